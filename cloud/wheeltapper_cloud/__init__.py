@@ -1,0 +1,1 @@
+"""The cloud companion: judges, tells, trains."""

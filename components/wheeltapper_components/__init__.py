@@ -1,0 +1,1 @@
+"""The gateway: decides locally, on Greengrass or without it."""

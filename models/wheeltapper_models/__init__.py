@@ -1,0 +1,1 @@
+"""The learning: train, export, score and watch models of a machine's health."""

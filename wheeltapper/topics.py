@@ -1,0 +1,90 @@
+"""
+Every MQTT topic Wheeltapper speaks on by default: who speaks, who listens, which type travels.
+
+| topic                           | speaks            | listens             | type                          |
+|---------------------------------|-------------------|---------------------|-------------------------------|
+| wt/{thing}/reading              | device            | gateway, cloud      | messages.Reading              |
+| wt/{thing}/prediction           | gateway           | cloud, operators    | messages.Prediction           |
+| wt/{thing}/state                | cloud or gateway  | operators           | messages.StateChange          |
+| wt/{thing}/alarm                | cloud or gateway  | operators           | messages.Alarm                |
+| wt/{thing}/action               | cloud or gateway  | operators           | messages.ActionReport         |
+| wt/{thing}/drift                | gateway           | operators           | messages.Drift                |
+| wt/{thing}/health               | every process     | operators           | messages.Health               |
+| wt/{thing}/trigger/ingest       | operators         | device              | messages.Trigger              |
+| wt/{thing}/trigger/infer        | operators         | gateway             | messages.Trigger              |
+| …/trigger/{ingest,infer}/reply  | device, gateway   | operators           | messages.TriggerReply         |
+
+All of them are settings: a template with ``{thing}`` in it, or a literal name such as ``pollution/data/infer/trigger``.
+"""
+
+import re
+
+from wheeltapper.errors import SettingsError
+
+READING = "wt/{thing}/reading"
+PREDICTION = "wt/{thing}/prediction"
+STATE = "wt/{thing}/state"
+ALARM = "wt/{thing}/alarm"
+ACTION = "wt/{thing}/action"
+DRIFT = "wt/{thing}/drift"
+HEALTH = "wt/{thing}/health"
+TRIGGER_INGEST = "wt/{thing}/trigger/ingest"
+TRIGGER_INFER = "wt/{thing}/trigger/infer"
+REPLY_SUFFIX = "/reply"
+
+_THING = re.compile(r"[A-Za-z0-9:_\-.]{1,128}")
+
+
+def topic_of(template: str, thing: str) -> str:
+    """
+    The topic on which one thing's messages travel.
+
+    >>> topic_of(READING, "motor-1")
+    'wt/motor-1/reading'
+    """
+    if not _THING.fullmatch(thing):
+        raise SettingsError(f"thing {thing!r}: must be 1 to 128 of the characters A-Z a-z 0-9 : _ - .")
+    return template.replace("{thing}", thing)
+
+
+def filter_of(template: str) -> str:
+    """
+    The topic filter that receives every thing's messages.
+
+    >>> filter_of(READING)
+    'wt/+/reading'
+    """
+    return template.replace("{thing}", "+")
+
+
+def thing_of(template: str, topic: str) -> str | None:
+    """
+    The thing a topic speaks of; None where the template names none or does not match.
+
+    >>> thing_of(READING, "wt/motor-1/reading")
+    'motor-1'
+    """
+    wanted, given = template.split("/"), topic.split("/")
+    if len(wanted) != len(given) or "{thing}" not in wanted:
+        return None
+    if any(level != "{thing}" and level != name for level, name in zip(wanted, given, strict=True)):
+        return None
+    return given[wanted.index("{thing}")]
+
+
+def matches(topic_filter: str, topic: str) -> bool:
+    """
+    Whether a topic passes an MQTT topic filter (MQTT 3.1.1 §4.7).
+
+    >>> matches("wt/+/reading", "wt/motor-1/reading"), matches("wt/#", "wt"), matches("+/x", "$SYS/x")
+    (True, True, False)
+    """
+    wanted, given = topic_filter.split("/"), topic.split("/")
+    if topic.startswith("$") and wanted[0] in ("+", "#"):
+        return False
+    for place, level in enumerate(wanted):
+        if level == "#":
+            return True
+        if place >= len(given) or level not in ("+", given[place]):
+            return False
+    return len(wanted) == len(given)
