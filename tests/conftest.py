@@ -2,13 +2,13 @@
 
 import os
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.loopback import free_port, wait_for_port
 
 
 def _absent(what: str) -> None:
@@ -36,35 +36,20 @@ def mosquitto_path() -> str:
     return path
 
 
-def free_port() -> int:
-    """A TCP port on loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture
 def mosquitto(mosquitto_path: str, tmp_path: Path) -> Iterator[int]:
     """A mosquitto of its own for one test; gives its port on 127.0.0.1."""
     port = free_port()
     settings = tmp_path / "mosquitto.conf"
-    settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nmax_queued_messages 0\n")
-    process = subprocess.Popen([mosquitto_path, "-c", str(settings)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    settings.write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nmax_queued_messages 0\n"
+    )
+    process = subprocess.Popen(
+        [mosquitto_path, "-c", str(settings)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         wait_for_port(port)
         yield port
     finally:
         process.terminate()
         process.wait(10)
-
-
-def wait_for_port(port: int, timeout_s: float = 20.0) -> None:
-    """Return when somebody listens on the port of 127.0.0.1."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    raise TimeoutError(f"nobody listens on port {port}")
