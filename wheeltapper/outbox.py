@@ -1,0 +1,293 @@
+"""
+Store and forward on SQLite: what is put here leaves only when the other side has acknowledged it.
+
+The device keeps its readings here, the gateway its predictions. One writer thread commits in groups, so that the price of
+a disk flush is shared; ``done`` is called after the flush. Named states can be written in the same transaction as entries,
+which is how a source and its position, or a scorer and its predictions, survive a power cut together.
+"""
+
+import contextlib
+import json
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from wheeltapper.clock import Clock, SystemClock
+from wheeltapper.errors import SettingsError, UnavailableError
+
+log = logging.getLogger(__name__)
+
+Done = Callable[[UnavailableError | None], None]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS entry (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, payload BLOB NOT NULL, time_ms INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+"""
+
+
+class Entry(NamedTuple):
+    """A message that waits; ids grow in the order in which entries were put and are never used twice."""
+
+    id: int
+    topic: str
+    payload: bytes
+
+
+class Put(NamedTuple):
+    """A message to be kept."""
+
+    topic: str
+    payload: bytes
+
+
+class _Request(NamedTuple):
+    puts: Sequence[Put]
+    states: Mapping[str, bytes]
+    removed: Sequence[int]
+    done: Done | None
+
+
+class Outbox:
+    """
+    A durable first-in, first-out store of messages, bounded by bytes and age.
+
+    Args:
+        path: the SQLite file; its folder is made.
+        max_bytes: payload bytes kept at the most.
+        max_age_s: older entries are dropped and counted; None keeps them for ever.
+        full: what a put meets when ``max_bytes`` is reached: ``refuse`` fails it, ``drop_oldest`` makes room and counts.
+        flush: False trades the last moments before a power cut (not before a process's death) for speed.
+        clock: stamps entries.
+
+    Raises:
+        SettingsError: the file cannot be opened, or is not an outbox.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_bytes: int = 1 << 30,
+        max_age_s: float | None = None,
+        full: Literal["refuse", "drop_oldest"] = "refuse",
+        flush: bool = True,
+        clock: Clock | None = None,
+    ) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._max_age_s = max_age_s
+        self._full = full
+        self._clock = clock or SystemClock()
+        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._closed = False
+        self._bytes = 0
+        self._count = 0
+        self._close_lock = threading.Lock()
+        self.dropped = 0
+        self.grown = threading.Condition()
+        """Notified after every commit that added entries."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._reader = self._open(flush)
+            self._reader.executescript(_SCHEMA)
+            self._bytes, self._count = self._reader.execute(
+                "SELECT coalesce(sum(length(payload)), 0), count(*) FROM entry"
+            ).fetchone()
+            self._writer = self._open(flush)
+        except (sqlite3.Error, OSError) as error:
+            raise SettingsError(f"outbox {path}: cannot be opened: {error}") from error
+        self._reader_lock = threading.Lock()
+        self._thread = threading.Thread(target=self._write, name=f"outbox-{path.stem}", daemon=True)
+        self._thread.start()
+
+    def _open(self, flush: bool) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=30.0)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={'FULL' if flush else 'NORMAL'}")
+        return connection
+
+    def put(self, puts: Sequence[Put], *, states: Mapping[str, bytes] | None = None, done: Done | None = None) -> None:
+        """
+        Keep messages, and named states with them, in one transaction.
+
+        Args:
+            puts: the messages, in order.
+            states: name → bytes; each replaces what was kept under its name.
+            done: called on the writer's thread: with None when all is on disk, with the error when nothing was kept.
+        """
+        if self._closed:
+            raise UnavailableError(f"outbox {self._path.name}: closed")
+        self._requests.put(_Request(puts, states or {}, (), done))
+
+    def put_and_wait(self, puts: Sequence[Put], *, states: Mapping[str, bytes] | None = None) -> None:
+        """
+        Keep messages and return when they are on disk.
+
+        Raises:
+            UnavailableError: the disk or the outbox is full; nothing was kept.
+        """
+        kept = threading.Event()
+        errors: list[UnavailableError] = []
+
+        def done(error: UnavailableError | None) -> None:
+            if error is not None:
+                errors.append(error)
+            kept.set()
+
+        self.put(puts, states=states, done=done)
+        kept.wait()
+        if errors:
+            raise errors[0]
+
+    def remove(self, ids: Sequence[int]) -> None:
+        """Forget entries that were acknowledged; on disk with the next commit."""
+        if ids and not self._closed:
+            self._requests.put(_Request((), {}, ids, None))
+
+    def peek(self, limit: int, after_id: int = 0) -> list[Entry]:
+        """The oldest entries whose id is above ``after_id``, at most ``limit`` of them."""
+        with self._reader_lock:
+            rows = self._reader.execute(
+                "SELECT id, topic, payload FROM entry WHERE id > ? ORDER BY id LIMIT ?", (after_id, limit)
+            ).fetchall()
+        return [Entry(*row) for row in rows]
+
+    def state(self, name: str) -> bytes | None:
+        """What was last kept under the name."""
+        with self._reader_lock:
+            row = self._reader.execute("SELECT value FROM state WHERE name = ?", (name,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def states(self, prefix: str = "") -> dict[str, bytes]:
+        """Every state whose name begins with the prefix."""
+        with self._reader_lock:
+            rows = self._reader.execute(
+                "SELECT name, value FROM state WHERE substr(name, 1, ?) = ?", (len(prefix), prefix)
+            ).fetchall()
+        return {name: bytes(value) for name, value in rows}
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def bytes_kept(self) -> int:
+        """Payload bytes that wait."""
+        return self._bytes
+
+    def close(self) -> None:
+        """Commit what was asked for, then let go of the file; harmless when repeated."""
+        with self._close_lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._requests.put(None)
+        self._thread.join()
+        with self._reader_lock:
+            self._reader.close()
+            self._writer.close()
+
+    def _write(self) -> None:
+        going = True
+        while going:
+            batch, going = self._gather()
+            if not batch:
+                continue
+            errors = self._commit(batch)
+            if any(request.puts for request in batch):
+                with self.grown:
+                    self.grown.notify_all()
+            for request, error in zip(batch, errors, strict=True):
+                if request.done is not None:
+                    try:
+                        request.done(error)
+                    except Exception:
+                        log.exception("outbox %s: a callback failed", self._path.name)
+
+    def _gather(self) -> tuple[list[_Request], bool]:
+        batch: list[_Request] = []
+        request = self._requests.get()
+        while request is not None:
+            batch.append(request)
+            if len(batch) >= 10_000:
+                return batch, True
+            try:
+                request = self._requests.get_nowait()
+            except queue.Empty:
+                return batch, True
+        return batch, False
+
+    def _commit(self, batch: Sequence[_Request]) -> list[UnavailableError | None]:
+        size, count = self._bytes, self._count
+        errors: list[UnavailableError | None] = []
+        try:
+            with self._transaction():
+                for request in batch:
+                    errors.append(self._apply(request))
+                self._expire()
+        except sqlite3.Error as error:
+            self._bytes, self._count = size, count
+            reason = UnavailableError(f"outbox {self._path.name}: nothing could be kept: {error}")
+            return [reason] * len(batch)
+        return errors
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._writer.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self._writer.execute("ROLLBACK")
+            raise
+
+    def _apply(self, request: _Request) -> UnavailableError | None:
+        if request.removed:
+            self._delete("id IN (SELECT value FROM json_each(?))", json.dumps(list(request.removed)))
+        size = sum(len(put.payload) for put in request.puts)
+        if request.puts and self._bytes + size > self._max_bytes and not self._make_room(size):
+            return UnavailableError(
+                f"outbox {self._path.name}: full ({self._bytes} of {self._max_bytes} bytes); raise outbox.max_bytes, or "
+                "bring the broker back"
+            )
+        now = self._clock.time_ms()
+        self._writer.executemany(
+            "INSERT INTO entry (topic, payload, time_ms) VALUES (?, ?, ?)",
+            [(put.topic, put.payload, now) for put in request.puts],
+        )
+        self._writer.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", list(request.states.items()))
+        self._bytes += size
+        self._count += len(request.puts)
+        return None
+
+    def _make_room(self, size: int) -> bool:
+        if self._full == "refuse" or size > self._max_bytes:
+            return False
+        wanted = self._bytes + size - self._max_bytes
+        last = 0
+        for entry_id, length in self._writer.execute("SELECT id, length(payload) FROM entry ORDER BY id"):
+            last = entry_id
+            wanted -= length
+            if wanted <= 0:
+                break
+        self.dropped += self._delete("id <= ?", last)
+        return True
+
+    def _expire(self) -> None:
+        if self._max_age_s is not None:
+            oldest = self._clock.time_ms() - int(self._max_age_s * 1000)
+            self.dropped += self._delete("time_ms < ?", oldest)
+
+    def _delete(self, condition: str, value: int | str) -> int:
+        deleted = self._writer.execute(
+            f"DELETE FROM entry WHERE {condition} RETURNING length(payload)",  # noqa: S608 - built from constants above
+            (value,),
+        ).fetchall()
+        self._bytes -= sum(row[0] for row in deleted)
+        self._count -= len(deleted)
+        return len(deleted)
