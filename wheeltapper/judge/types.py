@@ -1,0 +1,126 @@
+"""What goes into the judge and what it tells: messages, refusals, commands and views; none of it is AWS's wire."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+Scalar = bool | int | float | str
+Reason = Literal["unknown input", "invalid", "not found", "unavailable"]
+Kind = Literal["detector", "alarm"]
+
+
+class Message(msgspec.Struct, array_like=True, gc=False):
+    """
+    One message for an input.
+
+    Attributes:
+        input: name of the input; must be declared (``Judge.declare_inputs``).
+        payload: JSON text of an object.
+        message_id: repeats of an id within the window are accepted and ignored; empty is never taken for a repeat.
+        time_ms: when it was measured, if the sender says so; else the arrival counts.
+        hops: how many ``iotEvents`` actions lie behind it.
+    """
+
+    input: str
+    payload: bytes
+    message_id: str = ""
+    time_ms: int | None = None
+    hops: int = 0
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why one entry of a batch was not taken; the others were."""
+
+    index: int
+    reason: Reason
+    detail: str
+
+
+class DetectorUpdate(msgspec.Struct, frozen=True, kw_only=True):
+    """Put one detector into a state; variables and timers (name → seconds from now) replace what it had."""
+
+    model: str
+    key: str = ""
+    state: str
+    variables: dict[str, Scalar] = {}
+    timers: dict[str, int] = {}
+
+
+class AlarmOperation(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator does to one alarm of an alarm model; ``snooze_s`` only with snooze; ``by`` names the operator."""
+
+    model: str
+    key: str = ""
+    operation: Literal["acknowledge", "disable", "enable", "reset", "snooze"]
+    snooze_s: int | None = None
+    note: str = ""
+    by: str = ""
+
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+    """A definition in force: the body of CreateDetectorModel or CreateAlarmModel, verbatim JSON."""
+
+    name: str
+    version: str
+    kind: Kind
+    body: msgspec.Raw
+
+
+class DetectorView(msgspec.Struct, frozen=True, kw_only=True):
+    """One detector as applied; ``timers`` is name → expiry in ms since the epoch."""
+
+    model: str
+    version: str
+    key: str
+    state: str
+    variables: dict[str, Any]
+    timers: dict[str, int]
+    created_ms: int
+    updated_ms: int
+
+
+class AlarmView(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    One alarm of an alarm model as applied.
+
+    Attributes:
+        rule: None before the first evaluation; else property, operator and threshold with their values.
+        customer_action: the last operator's action still in force: ``{"action", "note", "snooze_s"}``, or None.
+        system_event: ``"SNOOZE_TIMEOUT"`` where that brought the state, else None.
+    """
+
+    model: str
+    version: str
+    key: str
+    state: str
+    severity: int | None
+    rule: dict[str, Any] | None
+    customer_action: dict[str, Any] | None
+    system_event: str | None
+    created_ms: int
+    updated_ms: int
+
+
+class Statistics(msgspec.Struct, frozen=True, kw_only=True):
+    """How the judge is doing, cheap enough for every scrape."""
+
+    accepted: int
+    repeated: int
+    refused: int
+    dropped: int
+    applied_position: int
+    snapshot_position: int
+    queue_depth: int
+    detectors: int
+    actions_pending: int
+    actions_parked: int
+    last_commit_ms: int
+    journal_bytes: int
+    writable: bool
+
+
+class Done(Protocol):
+    """Called once on the judge's thread when a batch is durable and applied (or could not be); must not block."""
+
+    def __call__(self, refusals: Sequence[Refusal], /) -> None: ...
