@@ -1,8 +1,8 @@
 """
 The seam to the outside: publish and subscribe, at least once, whatever carries it.
 
-``memory.MemoryBroker`` carries it in tests and fails on cue, ``mqtt.MqttTransport`` through a broker (paho), ``aws.AwsTransport``
-to AWS IoT Core or any MQTT 5 broker (awsiotsdk), ``greengrass.GreengrassTransport`` through a nucleus.
+``memory.MemoryBroker`` carries it in tests and fails on cue, ``mqtt.MqttTransport`` through any broker (paho),
+``aws.AwsTransport`` to AWS IoT Core or any MQTT 5 broker (awsiotsdk), ``greengrass.GreengrassTransport`` through a nucleus.
 """
 
 from collections.abc import Callable

@@ -1,0 +1,98 @@
+"""How to reach a broker, and the transport that does it."""
+
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from wheeltapper.errors import SettingsError
+from wheeltapper.transport import Transport
+
+
+class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """
+    A broker's address and the credentials for it.
+
+    ``url`` is ``mqtt://host[:1883]``, or ``mqtts://host[:8883]`` with ``ca`` and, where the broker asks for it, a client
+    ``certificate`` and ``key``. ``client = "awscrt"`` takes the AWS client (MQTT 5; AWS IoT Core, fast ingest) instead of
+    paho (MQTT 3.1.1). The password is read from a file so that it never stands in settings or on a command line.
+    """
+
+    url: str = "mqtt://127.0.0.1:1883"
+    client_id: str = ""
+    client: Literal["paho", "awscrt"] = "paho"
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    username: str = ""
+    password_file: Path | None = None
+    keep_alive_s: int = 30
+    session_expiry_s: int = 7 * 24 * 3600
+
+    @property
+    def tls(self) -> bool:
+        """Whether the connection is encrypted."""
+        return urlsplit(self.url).scheme == "mqtts"
+
+    def host_and_port(self) -> tuple[str, int]:
+        """
+        The address.
+
+        Raises:
+            SettingsError: the URL is not of the described form.
+
+        >>> BrokerSettings(url="mqtts://plant.example").host_and_port()
+        ('plant.example', 8883)
+        """
+        try:
+            parts = urlsplit(self.url)
+            host, port = parts.hostname, parts.port
+        except ValueError as error:
+            raise SettingsError(f"broker {self.url!r}: {error}") from error
+        if parts.scheme not in ("mqtt", "mqtts") or not host or parts.path not in ("", "/"):
+            raise SettingsError(f"broker {self.url!r}: must be mqtt://host:port or mqtts://host:port")
+        return host, port or (8883 if self.tls else 1883)
+
+    def password(self) -> str | None:
+        """
+        The password, None where there is none.
+
+        Raises:
+            SettingsError: the file cannot be read.
+        """
+        if self.password_file is None:
+            return None
+        try:
+            return self.password_file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise SettingsError(f"broker password_file {self.password_file}: {error.strerror}") from error
+
+    def check_files(self) -> None:
+        """
+        See that every credential named can be read.
+
+        Raises:
+            SettingsError: names the first that cannot.
+        """
+        if (self.certificate is None) != (self.key is None):
+            raise SettingsError("broker: certificate and key go together; give both or neither")
+        for name in ("ca", "certificate", "key"):
+            path: Path | None = getattr(self, name)
+            if path is None:
+                continue
+            try:
+                path.open("rb").close()
+            except OSError as error:
+                raise SettingsError(f"broker {name} {path}: {error.strerror}; run: wheeltapper certs init") from error
+
+
+def open_transport(settings: BrokerSettings, client_id: str = "") -> Transport:
+    """A transport to the broker, not yet started; ``client_id`` serves where the settings name none."""
+    if settings.client == "awscrt":
+        from wheeltapper.transport.aws import AwsTransport
+
+        return AwsTransport(settings, client_id)
+    from wheeltapper.transport.mqtt import MqttTransport
+
+    return MqttTransport(settings, client_id)
