@@ -1,0 +1,137 @@
+"""
+A place for one model that is replaced while machines keep sending.
+
+The slot keeps each machine's state. A new model is loaded and verified beside the old one, which keeps serving; if it fails
+it never takes over. The change happens between two batches, under the lock that scoring holds, so that every row is judged
+once, by one model. The new model is warmed with each machine's last rows: a change is no cold start.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from wheeltapper_models.card import Card
+from wheeltapper_models.session import Floats, Scored, Session
+
+KEPT_ROWS = 64
+
+
+class SensorRow(NamedTuple):
+    """One machine's values at one time, by sensor."""
+
+    thing: str
+    values: Mapping[str, Any]
+    time_ms: int | None = None
+
+
+class Judged(NamedTuple):
+    """What became of one row, and which model judged it."""
+
+    score: float
+    anomaly: int
+    contributions: dict[str, float]
+    card: Card
+
+
+class Slot:
+    """
+    One model in service, and the states of the machines that it judges.
+
+    Args:
+        session: the first model.
+        kept_rows: how many of a machine's last rows are kept to warm the next model.
+    """
+
+    def __init__(self, session: Session, *, kept_rows: int = KEPT_ROWS) -> None:
+        self._lock = threading.Lock()
+        self._session = session
+        self._kept_rows = kept_rows
+        self._states: dict[str, Floats] = {}
+        self._last: dict[str, deque[SensorRow]] = {}
+
+    @property
+    def card(self) -> Card:
+        """The card of the model in service."""
+        return self._session.card
+
+    @property
+    def session(self) -> Session:
+        """The model in service."""
+        return self._session
+
+    def score(self, rows: Sequence[SensorRow]) -> list[Judged]:
+        """
+        Judge rows of any machines, several at once where they belong to different machines.
+
+        Returns:
+            One answer per row, in the order given; rows of one machine are judged in that order.
+        """
+        found: list[Judged | None] = [None] * len(rows)
+        with self._lock:
+            for wave in _waves(rows):
+                batch = [rows[place] for place in wave]
+                scored = self._step(self._session, batch, self._states)
+                for line, place in enumerate(wave):
+                    found[place] = self._judged(scored, line)
+                    self._keep(rows[place])
+        return [judged for judged in found if judged is not None]
+
+    def swap(self, path: Path | str) -> Card:
+        """
+        Put the model at ``path`` in service.
+
+        Returns:
+            The card of the model that now serves.
+
+        Raises:
+            ModelError: the new model cannot be loaded or verified; the old one keeps serving.
+        """
+        session = Session.load(path)  # outside the lock: rows are judged meanwhile
+        with self._lock:
+            states: dict[str, Floats] = {}
+            for place in range(self._kept_rows):
+                batch = [rows[place] for rows in self._last.values() if place < len(rows)]
+                if not batch:
+                    break
+                self._step(session, batch, states)
+            self._session, self._states = session, states
+        return session.card
+
+    def forget(self, thing: str) -> None:
+        """Drop a machine's state: its next row is its first."""
+        with self._lock:
+            self._states.pop(thing, None)
+            self._last.pop(thing, None)
+
+    def _step(self, session: Session, batch: list[SensorRow], states: dict[str, Floats]) -> Scored:
+        start = session.start()[0]
+        values = np.stack([session.row(row.values, row.time_ms) for row in batch])
+        scored = session.step(values, np.stack([states.get(row.thing, start) for row in batch]))
+        for line, row in enumerate(batch):
+            states[row.thing] = scored.states[line].copy()
+        return scored
+
+    def _judged(self, scored: Scored, line: int) -> Judged:
+        shares = dict(zip(self._session.sensors, scored.contributions[line].tolist(), strict=True))
+        return Judged(float(scored.score[line]), int(scored.anomaly[line]), shares, self._session.card)
+
+    def _keep(self, row: SensorRow) -> None:
+        if self._kept_rows:
+            self._last.setdefault(row.thing, deque(maxlen=self._kept_rows)).append(row)
+
+
+def _waves(rows: Sequence[SensorRow]) -> list[list[int]]:
+    """The places of rows, in batches that hold each machine at most once and keep its rows in order."""
+    waves: list[list[int]] = []
+    seen: dict[str, int] = {}
+    for place, row in enumerate(rows):
+        turn = seen.get(row.thing, 0)
+        seen[row.thing] = turn + 1
+        if turn == len(waves):
+            waves.append([])
+        waves[turn].append(place)
+    return waves
