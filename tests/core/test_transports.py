@@ -1,0 +1,157 @@
+"""Both MQTT transports against a real broker: delivery, acknowledgement, reconnection."""
+
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.loopback import free_port, wait_for_port
+from wheeltapper.errors import SettingsError, UnavailableError
+from wheeltapper.transport import Delivery, Transport
+from wheeltapper.transport.settings import BrokerSettings, open_transport
+
+
+class Broker:
+    """A mosquitto that can be stopped and started on the same port."""
+
+    def __init__(self, executable: str, folder: Path) -> None:
+        self.port = free_port()
+        self._executable = executable
+        self._settings = folder / "broker.conf"
+        self._settings.write_text(
+            f"listener {self.port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\npersistence true\n"
+            f"persistence_location {folder}/\nautosave_interval 1\n"
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [self._executable, "-c", str(self._settings)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wait_for_port(self.port)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+            self._process = None
+
+
+@pytest.fixture
+def broker(mosquitto_path: str, tmp_path: Path) -> Iterator[Broker]:
+    if shutil.which("id") and subprocess.run(["id", "-u"], capture_output=True, check=True).stdout.strip() == b"0":
+        tmp_path.chmod(0o777)  # started by root, mosquitto becomes another user
+        for parent in (tmp_path.parent, tmp_path.parent.parent):
+            parent.chmod(0o755)
+    running = Broker(mosquitto_path, tmp_path)
+    running.start()
+    yield running
+    running.stop()
+
+
+def wait_until(holds: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert holds()
+
+
+def opened(port: int, client: str, client_id: str) -> Transport:
+    settings = BrokerSettings(url=f"mqtt://127.0.0.1:{port}", client=client)  # type: ignore[arg-type]
+    return open_transport(settings, client_id)
+
+
+@pytest.fixture(params=["paho", "awscrt"])
+def client(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def test_what_is_published_is_acknowledged_and_arrives_in_order(broker: Broker, client: str) -> None:
+    arrived: list[bytes] = []
+    outcomes: list[bool] = []
+
+    def take(delivery: Delivery) -> None:
+        arrived.append(delivery.payload)
+        delivery.acknowledge()
+
+    listener, speaker = opened(broker.port, client, "listener"), opened(broker.port, client, "speaker")
+    listener.subscribe("wt/+/reading", take)
+    listener.start()
+    speaker.start()
+    time.sleep(0.3)
+    for number in range(200):
+        speaker.publish("wt/m/reading", str(number).encode(), outcomes.append)
+    wait_until(lambda: len(arrived) == 200 and len(outcomes) == 200)
+
+    assert arrived == [str(number).encode() for number in range(200)]
+    assert all(outcomes)
+    speaker.close()
+    listener.close()
+
+
+def test_an_unacknowledged_delivery_comes_again_to_the_session(broker: Broker, client: str) -> None:
+    seen, again = threading.Event(), threading.Event()
+    first = opened(broker.port, client, "worker")
+    first.subscribe("work", lambda delivery: seen.set())
+    first.start()
+    speaker = opened(broker.port, client, "speaker")
+    speaker.start()
+    time.sleep(0.3)
+    speaker.publish("work", b"1")
+    assert seen.wait(20)
+    first.close()
+
+    second = opened(broker.port, client, "worker")
+    second.subscribe("work", lambda delivery: (delivery.acknowledge(), again.set()))  # type: ignore[func-returns-value]
+    second.start()
+
+    assert again.wait(20)
+    second.close()
+    speaker.close()
+
+
+def test_a_broker_that_goes_away_fails_publishes_and_is_found_again(broker: Broker, client: str) -> None:
+    arrived: list[bytes] = []
+    transport = opened(broker.port, client, "both")
+
+    def take(delivery: Delivery) -> None:
+        arrived.append(delivery.payload)
+        delivery.acknowledge()
+
+    transport.subscribe("a", take)
+    transport.start()
+    broker.stop()
+    wait_until(lambda: not transport.connected)
+    outcomes: list[bool] = []
+    transport.publish("a", b"lost", outcomes.append)
+    broker.start()
+    wait_until(lambda: transport.connected)
+    wait_until(lambda: (transport.publish("a", b"found"), time.sleep(0.2), b"found" in arrived)[2])  # type: ignore[func-returns-value]
+
+    assert outcomes == [False]
+    transport.close()
+
+
+def test_nobody_at_the_address_is_said_in_one_line_with_the_remedy(client: str) -> None:
+    transport = opened(free_port(), client, "nobody")
+
+    with pytest.raises(UnavailableError, match="--broker mqtt://host:port"):
+        transport.start()
+
+
+def test_a_missing_certificate_is_named_before_connecting(client: str, tmp_path: Path) -> None:
+    settings = BrokerSettings(url="mqtts://127.0.0.1:1", client=client, ca=tmp_path / "ca.pem")  # type: ignore[arg-type]
+
+    with pytest.raises(SettingsError, match=r"ca\.pem"):
+        open_transport(settings).start()
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:1883", "http://x", "mqtt://", "mqtt://h:99999", "mqtt://h/topic"])
+def test_a_malformed_address_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match="broker"):
+        BrokerSettings(url=url).host_and_port()
