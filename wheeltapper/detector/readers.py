@@ -1,0 +1,179 @@
+"""
+Definitions from wherever they were kept: API bodies, console exports, CloudFormation and SAM templates.
+
+A definition is handed on as it was written, nulls and order included; what cannot be honoured is listed in ``remarks``.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from wheeltapper.detector.cloudformation import is_template, read_template
+from wheeltapper.detector.documents import parse_document
+from wheeltapper.errors import DefinitionError
+
+Body = dict[str, Any]
+
+
+class Remark(msgspec.Struct, frozen=True):
+    """Something in a document that is not taken over, or that was assumed."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+class Definitions(msgspec.Struct):
+    """What a document defines: Create bodies, verbatim, and what was left out or assumed."""
+
+    detector_models: list[Body] = []
+    alarm_models: list[Body] = []
+    inputs: list[Body] = []
+    remarks: list[Remark] = []
+
+    def add(self, other: "Definitions") -> None:
+        """Append another document's definitions."""
+        self.detector_models.extend(other.detector_models)
+        self.alarm_models.extend(other.alarm_models)
+        self.inputs.extend(other.inputs)
+        self.remarks.extend(other.remarks)
+
+    def remark(self, where: str, what: str) -> None:
+        """Note what was left out or assumed."""
+        self.remarks.append(Remark(where, what))
+
+
+_CREATE = {
+    "detector_models": (
+        *("detectorModelName", "detectorModelDefinition", "detectorModelDescription", "key", "roleArn"),
+        *("evaluationMethod", "tags"),
+    ),
+    "alarm_models": (
+        *("alarmModelName", "alarmModelDescription", "roleArn", "tags", "key", "severity", "alarmRule"),
+        *("alarmNotification", "alarmEventActions", "alarmCapabilities"),
+    ),
+    "inputs": ("inputName", "inputDescription", "inputDefinition", "tags"),
+}
+
+_ASSIGNED = {
+    "detectorModelVersion", "detectorModelArn", "alarmModelVersion", "alarmModelArn", "inputArn", "creationTime",
+    "lastUpdateTime", "status", "statusMessage", "schemaVersion", "ResponseMetadata",
+}  # fmt: skip
+
+_KIND_LISTS = {
+    "AWS::IoTEvents::DetectorModel": "detector_models",
+    "AWS::IoTEvents::AlarmModel": "alarm_models",
+    "AWS::IoTEvents::Input": "inputs",
+}
+
+
+def read_text(text: str, *, name: str, parameters: Mapping[str, str] | None = None) -> Definitions:
+    """
+    Every definition in a document's text.
+
+    Args:
+        text: JSON (comments allowed) or YAML.
+        name: what the document is called, for errors, and what a nameless definition is called.
+        parameters: values for a template's parameters.
+
+    Raises:
+        DefinitionError: not JSON or YAML, or holds no definition.
+    """
+    found = Definitions([], [], [], [])
+    document = parse_document(text, name, found.remark)
+    found.add(read_document(document, name=name, parameters=parameters))
+    return found
+
+
+def read_document(document: Any, *, name: str, parameters: Mapping[str, str] | None = None) -> Definitions:
+    """
+    Every definition in a parsed document; see ``read_text``.
+
+    >>> found = read_document({"inputName": "Pump", "inputDefinition": {"attributes": [{"jsonPath": "TT01"}]}}, name="x")
+    >>> found.inputs[0]["inputName"], found.remarks
+    ('Pump', [])
+    """
+    found = Definitions([], [], [], [])
+    _read(document, name, parameters or {}, found)
+    if not (found.detector_models or found.alarm_models or found.inputs):
+        raise DefinitionError(
+            f"{name}: holds no detector model, alarm model or input; a Create or Describe body, a console export or a "
+            "CloudFormation template is expected"
+        )
+    return found
+
+
+def _read(document: Any, name: str, parameters: Mapping[str, str], found: Definitions) -> None:
+    if isinstance(document, list):
+        for place, each in enumerate(document):
+            _read(each, f"{name}[{place}]", parameters, found)
+        return
+    if not isinstance(document, dict):
+        raise DefinitionError(f"{name}: a definition must be an object, not {type(document).__name__}")
+    if is_template(document):
+        for kind, body in read_template(document, parameters, found.remark):
+            getattr(found, _KIND_LISTS[kind]).append(_checked(body, _KIND_LISTS[kind], name, found))
+        return
+    for parameter in parameters:
+        found.remark(name, f"parameter {parameter!r} ignored: only templates have parameters")
+    kind, body = _unwrap(document)
+    if not kind:
+        found.remark(
+            name, f"left out: members {', '.join(sorted(map(str, document))) or '(none)'} define nothing known"
+        )
+        return
+    getattr(found, kind).append(_checked(body, kind, name, found))
+
+
+def _unwrap(document: Mapping[str, Any]) -> tuple[str, Body]:
+    """The kind of an API body and its members, brought to the level of a Create request."""
+    if isinstance(document.get("detectorModel"), dict):
+        return "detector_models", _lift(document, "detectorModel", "detectorModelConfiguration")
+    if isinstance(document.get("input"), dict):
+        return "inputs", _lift(document, "input", "inputConfiguration")
+    if "detectorModelDefinition" in document:
+        return "detector_models", _lift({"": document}, "", "detectorModelConfiguration")
+    if "states" in document and "initialStateName" in document:
+        return "detector_models", {"detectorModelDefinition": dict(document)}
+    if "alarmRule" in document:
+        return "alarm_models", dict(document)
+    if "inputDefinition" in document:
+        return "inputs", _lift({"": document}, "", "inputConfiguration")
+    return "", {}
+
+
+def _lift(document: Mapping[str, Any], wrapper: str, configuration: str) -> Body:
+    outer = {name: value for name, value in document.items() if name != wrapper}
+    inner = dict(document[wrapper])
+    settings = inner.pop(configuration, None)
+    return {**outer, **(settings if isinstance(settings, dict) else {}), **inner}
+
+
+def _checked(body: Body, kind: str, name: str, found: Definitions) -> Body:
+    """Only what a Create request takes; everything else is remarked upon."""
+    known = _CREATE[kind]
+    name_member = known[0]
+    where = str(body.get(name_member) or name)
+    assigned = [member for member in body if member in _ASSIGNED]
+    if assigned:
+        found.remark(where, f"assigned anew, not taken over: {', '.join(assigned)}")
+    for member in body:
+        if member not in known and member not in _ASSIGNED:
+            found.remark(where, f"member {member!r} is not part of the API; ignored")
+    kept = {member: body[member] for member in body if member in known}
+    if not kept.get(name_member):
+        fallback = _identifier(name, kind)
+        found.remark(where, f"names no {name_member}; {fallback!r} is taken")
+        kept = {name_member: fallback, **{member: value for member, value in kept.items() if member != name_member}}
+    return kept
+
+
+def _identifier(name: str, kind: str) -> str:
+    """A legal resource name from a document's name."""
+    allowed = "_" if kind == "inputs" else "_-"
+    text = "".join(each if each.isascii() and (each.isalnum() or each in allowed) else "_" for each in name).strip("_")
+    text = text or "model"
+    return (text if text[0].isalpha() or kind != "inputs" else f"input_{text}")[:128]
