@@ -43,7 +43,11 @@ class ModelName(msgspec.Struct, frozen=True):
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a model says of one reading; ``anomaly`` is 1 where ``score`` exceeds ``limit``."""
+    """
+    What a model says of one reading; ``anomaly`` is 1 where ``score`` exceeds ``limit``.
+
+    A model without a limit, such as a forecaster, never says 1 and has ``limit`` None.
+    """
 
     message_id: str
     thing: str
@@ -51,7 +55,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reading_id: str
     reading_time_ms: int
     score: float
-    limit: float
+    limit: float | None
     anomaly: int
     contributions: list[Contribution]
     model: ModelName
