@@ -90,22 +90,54 @@ class Slot:
         Raises:
             ModelError: the new model cannot be loaded or verified; the old one keeps serving.
         """
-        session = Session.load(path)  # outside the lock: rows are judged meanwhile
+        return self.take(Session.load(path))  # outside the lock: rows are judged meanwhile
+
+    def take(self, session: Session) -> Card:
+        """Put a loaded model in service, warmed with each machine's last rows, and return its card."""
         with self._lock:
-            states: dict[str, Floats] = {}
-            for place in range(self._kept_rows):
-                batch = [rows[place] for rows in self._last.values() if place < len(rows)]
-                if not batch:
-                    break
-                self._step(session, batch, states)
-            self._session, self._states = session, states
+            self._states = self._warm(session)
+            self._session = session
         return session.card
+
+    def beside(self, session: Session) -> "Slot":
+        """A slot of the same machines for a candidate, warmed, that can run beside this one."""
+        with self._lock:
+            other = Slot(session, kept_rows=self._kept_rows)
+            other._states = self._warm(session)
+            other._last = {thing: deque(rows, maxlen=self._kept_rows) for thing, rows in self._last.items()}
+        return other
+
+    def rows(self, thing: str) -> list[SensorRow]:
+        """A machine's last rows, oldest first."""
+        with self._lock:
+            return list(self._last.get(thing, ()))
+
+    def state(self, thing: str) -> bytes:
+        """What the model remembers of a machine, to be kept until ``restore``; empty where it remembers nothing."""
+        with self._lock:
+            return self._states[thing].tobytes() if thing in self._states else b""
+
+    def restore(self, thing: str, state: bytes) -> None:
+        """Go on where ``state`` was taken; ignored where it is not of this model's size."""
+        values = np.frombuffer(state, dtype=np.float32).copy()
+        if state and values.size == self._session.card.state_size:
+            with self._lock:
+                self._states[thing] = values
 
     def forget(self, thing: str) -> None:
         """Drop a machine's state: its next row is its first."""
         with self._lock:
             self._states.pop(thing, None)
             self._last.pop(thing, None)
+
+    def _warm(self, session: Session) -> dict[str, Floats]:
+        states: dict[str, Floats] = {}
+        for place in range(self._kept_rows):
+            batch = [rows[place] for rows in self._last.values() if place < len(rows)]
+            if not batch:
+                break
+            self._step(session, batch, states)
+        return states
 
     def _step(self, session: Session, batch: list[SensorRow], states: dict[str, Floats]) -> Scored:
         start = session.start()[0]
