@@ -149,6 +149,11 @@ class Session:
         anomaly = self._judge(score) if place is None else found[place]
         return Scored(score, anomaly, shares, found[self._place[NEXT_STATES]] if self.card.state_size else states)
 
+    def outputs(self, rows: Floats, states: Floats) -> tuple[dict[str, NDArray[Any]], Floats]:
+        """All outputs of one step by name, as the model gives them, and the next states."""
+        found = dict(zip(self._outputs, self._call(rows, states), strict=True))
+        return found, found.pop(NEXT_STATES, states)
+
     def _call(self, rows: Floats, states: Floats) -> list[Any]:
         feed = {ROWS: rows, STATES: states} if self.card.state_size else {ROWS: rows}
         try:
@@ -195,12 +200,10 @@ class Session:
                     f"{self._where}: test row {place} has {len(cells)} values for {len(self.sensors)} inputs"
                 )
             row = np.array([[np.nan if cell is None else cell for cell in cells]], dtype=np.float32)
-            found = self._call(row, states)
+            found, states = self.outputs(row, states)
             for name, expected in test.expected.items():
-                got = np.asarray(found[self._place[name]][0], dtype=np.float64) if name in self._place else np.array([])
+                got = np.asarray(found[name][0] if name in found else (), dtype=np.float64)
                 self._compare(name, place, got, expected[place], test.tolerance)
-            if self.card.state_size:
-                states = found[self._place[NEXT_STATES]]
 
     def _compare(self, name: str, place: int, got: NDArray[np.float64], expected: Any, tolerance: float) -> None:
         wanted = np.array(_numbers(expected), dtype=np.float64)
@@ -237,9 +240,10 @@ def _card_inside(model: bytes, where: str) -> Card:
     if text is None:
         raise ModelError(f"{where}: has neither a card beside it nor one inside; train it with wheeltapper model train")
     try:
-        return msgspec.json.decode(text, type=Card)
+        card = msgspec.json.decode(text, type=Card)
     except msgspec.DecodeError as error:
         raise ModelError(f"{where}: the card inside it cannot be read: {error}") from error
+    return msgspec.structs.replace(card, version=card.version or hashlib.sha256(model).hexdigest()[:12])
 
 
 def _clock_value(name: str, time_ms: int) -> float:
