@@ -52,6 +52,7 @@ class Slot:
         self._kept_rows = kept_rows
         self._states: dict[str, Floats] = {}
         self._last: dict[str, deque[SensorRow]] = {}
+        self._counts: dict[str, int] = {}
 
     @property
     def card(self) -> Card:
@@ -94,17 +95,21 @@ class Slot:
 
     def take(self, session: Session) -> Card:
         """Put a loaded model in service, warmed with each machine's last rows, and return its card."""
+        states, known = self._warmed(session)
         with self._lock:
-            self._states = self._warm(session)
-            self._session = session
+            self._warm(session, self._news(known, states), states)
+            self._session, self._states = session, states
         return session.card
 
     def beside(self, session: Session) -> "Slot":
         """A slot of the same machines for a candidate, warmed, that can run beside this one."""
+        states, known = self._warmed(session)
         with self._lock:
+            self._warm(session, self._news(known, states), states)
             other = Slot(session, kept_rows=self._kept_rows)
-            other._states = self._warm(session)
+            other._states = states
             other._last = {thing: deque(rows, maxlen=self._kept_rows) for thing, rows in self._last.items()}
+            other._counts = dict(self._counts)
         return other
 
     def rows(self, thing: str) -> list[SensorRow]:
@@ -128,16 +133,35 @@ class Slot:
         """Drop a machine's state: its next row is its first."""
         with self._lock:
             self._states.pop(thing, None)
-            self._last.pop(thing, None)
+            if self._last.pop(thing, None) is not None:
+                self._counts[thing] += self._kept_rows + 1
 
-    def _warm(self, session: Session) -> dict[str, Floats]:
+    def _warmed(self, session: Session) -> tuple[dict[str, Floats], dict[str, int]]:
+        """States after the rows kept now, worked out while rows go on being judged, and how far they reach."""
         states: dict[str, Floats] = {}
-        for place in range(self._kept_rows):
-            batch = [rows[place] for rows in self._last.values() if place < len(rows)]
-            if not batch:
-                break
-            self._step(session, batch, states)
-        return states
+        known: dict[str, int] = {}
+        with self._lock:
+            news = self._news(known, states)
+        self._warm(session, news, states)
+        return states, known
+
+    def _news(self, known: dict[str, int], states: dict[str, Floats]) -> list[list[SensorRow]]:
+        """Each machine's rows since ``known``, which moves up; a machine whose rows do not reach back that far starts cold."""
+        news = []
+        for thing, rows in self._last.items():
+            since = self._counts[thing] - known.get(thing, 0)
+            if since > len(rows):
+                states.pop(thing, None)
+            if since:
+                news.append(list(rows)[-since:])
+            known[thing] = self._counts[thing]
+        for thing in states.keys() - self._last.keys():
+            del states[thing]
+        return news
+
+    def _warm(self, session: Session, news: list[list[SensorRow]], states: dict[str, Floats]) -> None:
+        for place in range(max(map(len, news), default=0)):
+            self._step(session, [rows[place] for rows in news if place < len(rows)], states)
 
     def _step(self, session: Session, batch: list[SensorRow], states: dict[str, Floats]) -> Scored:
         start = session.start()[0]
@@ -154,6 +178,7 @@ class Slot:
     def _keep(self, row: SensorRow) -> None:
         if self._kept_rows:
             self._last.setdefault(row.thing, deque(maxlen=self._kept_rows)).append(row)
+            self._counts[row.thing] = self._counts.get(row.thing, 0) + 1
 
 
 def _waves(rows: Sequence[SensorRow]) -> list[list[int]]:
