@@ -146,7 +146,7 @@ class Slot:
         return states, known
 
     def _news(self, known: dict[str, int], states: dict[str, Floats]) -> list[list[SensorRow]]:
-        """Each machine's rows since ``known``, which moves up; a machine whose rows do not reach back that far starts cold."""
+        """Each machine's rows since ``known``, which moves up; a machine with more news than kept rows starts cold."""
         news = []
         for thing, rows in self._last.items():
             since = self._counts[thing] - known.get(thing, 0)
