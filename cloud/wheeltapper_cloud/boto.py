@@ -1,0 +1,79 @@
+"""
+Gives boto3 and the AWS CLI back the two services that AWS took out of them.
+
+boto3 up to 1.43 still holds their models and redirects by ``AWS_ENDPOINT_URL_IOT_EVENTS``; boto3 from 1.44 needs the models
+from a folder that it searches and redirects by ``AWS_ENDPOINT_URL_IOTEVENTS``. The wrong name silently calls a host that
+no longer answers, so both are always set.
+"""
+
+import os
+import shlex
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from wheeltapper.errors import SettingsError
+from wheeltapper_cloud.wire import MODELS
+
+SEARCHED = Path("~/.aws/models")
+VARIABLES = (
+    "AWS_ENDPOINT_URL_IOT_EVENTS",
+    "AWS_ENDPOINT_URL_IOT_EVENTS_DATA",
+    "AWS_ENDPOINT_URL_IOTEVENTS",
+    "AWS_ENDPOINT_URL_IOTEVENTS_DATA",
+)
+
+
+def install(folder: Path | None = None) -> list[Path]:
+    """
+    Copy the service models to where botocore looks for them.
+
+    Args:
+        folder: a folder to be named in ``AWS_DATA_PATH``; default is ``~/.aws/models``, which botocore searches anyway.
+
+    Returns:
+        The files written.
+
+    Raises:
+        SettingsError: the folder cannot be written.
+    """
+    target = (folder or SEARCHED).expanduser()
+    written = []
+    try:
+        for service, version in MODELS.items():
+            place = target / service / version
+            place.mkdir(parents=True, exist_ok=True)
+            with as_file(files("wheeltapper_cloud") / "service_models" / service / version) as source:
+                for file in sorted(source.iterdir()):
+                    (place / file.name).write_bytes(file.read_bytes())
+                    written.append(place / file.name)
+    except OSError as error:
+        raise SettingsError(f"{target}: {error.strerror}; choose another with --dir") from error
+    return written
+
+
+def variables(endpoint: str, folder: Path | None = None) -> dict[str, str]:
+    """
+    What to export so that boto3 of any release and the AWS CLI call ``endpoint``.
+
+    Args:
+        endpoint: for example ``http://127.0.0.1:8600``.
+        folder: where the models were installed, if not in ``~/.aws/models``.
+    """
+    found = dict.fromkeys(VARIABLES, endpoint)
+    if folder is not None:
+        others = [part for part in os.environ.get("AWS_DATA_PATH", "").split(os.pathsep) if part]
+        path = str(folder.expanduser().absolute())
+        found["AWS_DATA_PATH"] = os.pathsep.join([path, *(part for part in others if part != path)])
+    if not any(name in os.environ for name in ("AWS_REGION", "AWS_DEFAULT_REGION")):
+        found["AWS_DEFAULT_REGION"] = "us-east-1"
+    return found
+
+
+def exports(values: dict[str, str]) -> str:
+    """
+    The lines that a shell evaluates.
+
+    >>> exports({"A": "x y"})
+    "export A='x y'"
+    """
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in values.items())

@@ -1,0 +1,111 @@
+"""
+``cloud.toml``: what the cloud companion serves, deploys, listens to and does.
+
+Every section may be missing. A field that does not exist is refused by its name, so that a misspelling cannot pass.
+"""
+
+import os
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+from wheeltapper.errors import SettingsError
+from wheeltapper.judge import JudgeSettings
+
+
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    Attributes:
+        host, port: where to listen; off loopback only with access keys.
+        account, region: what ARNs name.
+        body_limit: bytes of a request's body; larger ones are refused unread.
+        timeout_s: how long a call may wait for the judge before it answers 503.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8600
+    account: str = "123456789012"
+    region: str = "us-east-1"
+    body_limit: int = 6 * 1024 * 1024
+    timeout_s: float = 30.0
+
+
+class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    Quotas; 0 is none. Where AWS has a number and an error for it, the default is AWS's.
+
+    Attributes:
+        detector_models, versions, analyses: what the account may hold, and how many analyses may run at once.
+        inputs, alarm_models: AWS allows 50 of each; here there is no limit unless one is set.
+        batch: messages in one BatchPutMessage; alarms always take 10.
+        message_bytes: size of one message's payload.
+        minimum_timer_s: shortest literal duration of a timer in a definition; AWS wants 60.
+    """
+
+    detector_models: int = 50
+    versions: int = 500
+    analyses: int = 10
+    inputs: int = 0
+    alarm_models: int = 0
+    batch: int = 0
+    message_bytes: int = 0
+    minimum_timer_s: int = 0
+
+
+class InputSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An input to create at start: its name and the paths of its attributes."""
+
+    name: str
+    attributes: list[str]
+    description: str = ""
+
+
+class CloudSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    The whole of ``cloud.toml``.
+
+    Attributes:
+        thing: whose health this process reports.
+        broker: ``mqtt://host:port`` to listen to and publish on; empty is none.
+        inputs: created at start where they are missing, updated where they differ.
+        models: files of definitions (API bodies, console exports, CloudFormation), relative to the settings' own folder;
+            created at start where they are missing, updated where they differ.
+        migrate: a changed model keeps its detectors' states, variables and timers instead of resetting them.
+    """
+
+    thing: str = "cloud"
+    broker: str = ""
+    server: ServerSettings = ServerSettings()
+    limits: LimitSettings = LimitSettings()
+    judge: JudgeSettings = JudgeSettings()
+    inputs: list[InputSettings] = []
+    models: list[str] = []
+    migrate: bool = False
+
+
+def default_data_dir() -> Path:
+    """Where the cloud keeps its data unless ``--data-dir`` says otherwise."""
+    home = os.environ.get("XDG_DATA_HOME") or Path("~/.local/share").expanduser()
+    return Path(home) / "wheeltapper" / "cloud"
+
+
+def load(path: Path) -> CloudSettings:
+    """
+    Read the settings of one file.
+
+    Raises:
+        SettingsError: the file cannot be read, is not TOML, or a field is unknown or of the wrong type.
+    """
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not TOML: {error}") from error
+    try:
+        settings = msgspec.convert(found, CloudSettings)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{path}: {error}") from error
+    models = [str(path.parent / model) for model in settings.models]
+    return msgspec.structs.replace(settings, models=models)
