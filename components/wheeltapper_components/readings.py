@@ -1,0 +1,171 @@
+"""
+What becomes of a reading before a model sees it: kept in order, told apart from repeats, judged late or in time.
+
+Pure: no I/O, and time only as it is handed in. The treatment of each irregularity is stated once, in ``Verdict``.
+"""
+
+import heapq
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from itertools import count
+from typing import Generic, TypeVar
+
+import msgspec
+
+from wheeltapper.messages import Reading
+from wheeltapper_components.settings import OrderSettings
+
+T = TypeVar("T")
+
+
+class Verdict(Enum):
+    """What is done with a reading."""
+
+    SCORE = "scored"
+    RESTART = "scored, as the first of a new window: the thing's clock was set back, or it paused for too long"
+    REPEAT = "not scored: a reading with this message id was scored before"
+    LATE = "not scored: a newer reading of its thing was scored before, and a causal model cannot go back"
+
+
+class Timeline:
+    """The newest time of every thing, by which lateness, set-back clocks and pauses are told."""
+
+    def __init__(self, settings: OrderSettings) -> None:
+        self._settings = settings
+        self._newest: dict[str, int] = {}
+
+    def place(self, thing: str, time_ms: int) -> Verdict:
+        """
+        Say what a reading of this time is, and move the thing's newest time where it is to be scored.
+
+        >>> line = Timeline(OrderSettings(late_ms=1_000, gap_ms=60_000))
+        >>> [line.place("m", ms).name for ms in (5_000, 5_000, 4_500, 6_000, 100_000, 6_100)]
+        ['SCORE', 'SCORE', 'LATE', 'SCORE', 'RESTART', 'RESTART']
+        """
+        newest = self._newest.get(thing)
+        verdict = Verdict.SCORE if newest is None else self._compare(time_ms - newest)
+        if verdict is not Verdict.LATE:
+            self._newest[thing] = time_ms
+        return verdict
+
+    def _compare(self, step_ms: int) -> Verdict:
+        settings = self._settings
+        if step_ms < -settings.late_ms:
+            return Verdict.RESTART
+        if step_ms < 0:
+            return Verdict.LATE
+        if settings.gap_ms and step_ms > settings.gap_ms:
+            return Verdict.RESTART
+        return Verdict.SCORE
+
+    def newest(self, thing: str) -> int | None:
+        """The time of the newest reading that was scored."""
+        return self._newest.get(thing)
+
+    def restore(self, thing: str, newest_ms: int) -> None:
+        """Go on after a restart."""
+        self._newest[thing] = newest_ms
+
+
+class SeenIds:
+    """
+    The message ids seen last, bounded, kept as numbered pages so that a commit writes only the ids that are new.
+
+    Args:
+        remember: ids kept at the least where pages allow it, and roughly at the most.
+        pages: named states used for them.
+    """
+
+    def __init__(self, remember: int, pages: int = 4_096) -> None:
+        self._remember = remember
+        self._slots = pages
+        self._ids: set[str] = set()
+        self._pages: OrderedDict[int, list[str]] = OrderedDict()
+        self._number = 0
+
+    def __contains__(self, message_id: str) -> bool:
+        return message_id in self._ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def add(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """
+        Remember ids and return the named states that keep them; forgets the oldest pages.
+
+        >>> seen = SeenIds(remember=2)
+        >>> [sorted(seen.add(ids)) for ids in (["a", "b"], ["c"])]
+        [['seen/0'], ['seen/0', 'seen/1']]
+        >>> "a" in seen, "c" in seen
+        (False, True)
+        """
+        if not ids:
+            return {}
+        states: dict[str, bytes] = {}
+        slot = self._number % self._slots
+        self._forget(slot)
+        self._pages[slot] = list(ids)
+        self._ids.update(ids)
+        while len(self._ids) > self._remember and len(self._pages) > 1:
+            oldest = next(iter(self._pages))
+            self._forget(oldest)
+            states[_page_name(oldest)] = b""
+        states[_page_name(slot)] = msgspec.msgpack.encode((self._number, list(ids)))
+        self._number += 1
+        return states
+
+    def restore(self, states: Iterable[bytes]) -> None:
+        """Remember what was kept before a restart."""
+        decoder = msgspec.msgpack.Decoder(tuple[int, list[str]])
+        pages = sorted(decoder.decode(state) for state in states if state)
+        for number, ids in pages:
+            slot = number % self._slots
+            self._forget(slot)
+            self._pages[slot] = ids
+            self._ids.update(ids)
+            self._number = number + 1
+
+    def _forget(self, slot: int) -> None:
+        self._ids.difference_update(self._pages.pop(slot, ()))
+
+
+def _page_name(slot: int) -> str:
+    return f"seen/{slot}"
+
+
+class OrderBuffer(Generic[T]):
+    """
+    Holds readings for a moment and gives each thing's in order of time.
+
+    Args:
+        hold_ms: how long a reading waits for earlier ones; with 0 only what is pushed together is put in order.
+    """
+
+    def __init__(self, hold_ms: int) -> None:
+        self._hold_ms = hold_ms
+        self._waiting: dict[str, list[tuple[int, int, T]]] = {}
+        self._arrivals: deque[tuple[int, str, int, int]] = deque()
+        self._number = count()
+
+    def push(self, reading: Reading, item: T, now_ms: int) -> None:
+        """Take a reading, and what belongs to it, that arrived now."""
+        number = next(self._number)
+        heapq.heappush(self._waiting.setdefault(reading.thing, []), (reading.time_ms, number, item))
+        self._arrivals.append((now_ms + self._hold_ms, reading.thing, reading.time_ms, number))
+
+    def pop(self, now_ms: int) -> list[T]:
+        """What has waited long enough, with everything of the same thing that was taken before it."""
+        ready: list[T] = []
+        while self._arrivals and self._arrivals[0][0] <= now_ms:
+            _due, thing, time_ms, number = self._arrivals.popleft()
+            heap = self._waiting.get(thing, [])
+            while heap and heap[0][:2] <= (time_ms, number):
+                ready.append(heapq.heappop(heap)[2])
+            if not heap:
+                self._waiting.pop(thing, None)
+        return ready
+
+    def due_ms(self) -> int | None:
+        """When the next reading is to be popped; None when nothing waits."""
+        return self._arrivals[0][0] if self._arrivals else None

@@ -1,0 +1,229 @@
+"""
+What a gateway is told: TOML off Greengrass, component configuration on it, one shape for both.
+
+Every default is a gateway that works: it scores what arrives at once, keeps predictions for a week while the link is away,
+and refuses a model it cannot verify.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from wheeltapper import topics
+from wheeltapper.errors import SettingsError
+from wheeltapper.transport.settings import BrokerSettings
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative = Annotated[int, msgspec.Meta(ge=0)]
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of the settings; a name that it does not know is refused."""
+
+
+class TopicSettings(Section):
+    """Topics, each a template with ``{thing}`` in it or a literal name."""
+
+    reading: str = topics.READING
+    prediction: str = topics.PREDICTION
+    trigger_infer: str = topics.TRIGGER_INFER
+    state: str = topics.STATE
+    alarm: str = topics.ALARM
+    action: str = topics.ACTION
+    health: str = topics.HEALTH
+    reply_suffix: str = topics.REPLY_SUFFIX
+
+
+class OrderSettings(Section):
+    """
+    What becomes of readings that come late, early or out of order.
+
+    Args:
+        hold_ms: how long a reading waits for ones that were taken before it; 0 scores at once.
+        late_ms: a reading older than the newest of its thing by up to this is late and is not scored; one that is older
+            still says that the thing's clock was set back, and restarts the thing's window.
+        gap_ms: a pause longer than this between two readings restarts the thing's window; 0 never does.
+        remember: how many message ids are kept to recognise repeats.
+    """
+
+    hold_ms: NotNegative = 0
+    late_ms: NotNegative = 60_000
+    gap_ms: NotNegative = 0
+    remember: AtLeastOne = 100_000
+
+
+class OutputSettings(Section):
+    """
+    How a prediction looks on the wire.
+
+    Args:
+        fields: further members and what each repeats, such as ``prediction = "anomaly"``.
+        flat_attributes: a reading's strings stand beside ``score``, not only inside ``attributes``.
+        passthrough: a reading's numbers do as well, so that one input carries sensors and score.
+        top: contributions told at the most; the rest are summed up as ``others``.
+        max_bytes: a prediction's size at the most; a nucleus lite refuses 4,900.
+    """
+
+    fields: dict[str, Literal["score", "anomaly", "limit", "reading_id", "reading_time_ms"]] = {}
+    flat_attributes: bool = True
+    passthrough: bool = False
+    top: AtLeastOne = 16
+    max_bytes: Annotated[int, msgspec.Meta(ge=600)] = 4_000
+
+
+class ModelSettings(Section):
+    """
+    Which things a model serves.
+
+    Args:
+        things: glob patterns of thing names; the first model with a match serves.
+        folder: the model's folder, or a folder of its versions, each in a folder named by the version; the highest serves.
+        rollout: ``swap`` puts a new version to work once it is verified, ``shadow`` first runs it beside the old one.
+    """
+
+    things: list[str]
+    folder: Path
+    rollout: Literal["swap", "shadow"] = "swap"
+
+
+class ShadowSettings(Section):
+    """
+    When a candidate that runs beside the live model is promoted, and when it is reverted.
+
+    Args:
+        readings: readings that both must have judged.
+        max_disagreement: the share of them on which one says anomaly and the other does not, at the most.
+        max_unscored: the share of them that only the live model could score, at the most.
+        max_slowdown: the candidate's time per reading over the live model's, at the most.
+    """
+
+    readings: AtLeastOne = 500
+    max_disagreement: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.02
+    max_unscored: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    max_slowdown: Positive = 5.0
+
+
+class WatchSettings(Section):
+    """
+    How new model versions are found and trusted.
+
+    Args:
+        period_s: how often the folders are looked at.
+        trusted_keys: a folder of ed25519 public keys (PEM); when given, an unsigned model is refused.
+        history: readings kept per thing, to warm a new model up and to score the last window again.
+    """
+
+    period_s: Positive = 2.0
+    trusted_keys: Path | None = None
+    history: AtLeastOne = 60
+
+
+class StoreSettings(Section):
+    """Bounds of what waits for the link."""
+
+    max_bytes: AtLeastOne = 256 << 20
+    max_age_s: Positive = 7 * 24 * 3600.0
+
+
+class TriggerSettings(Section):
+    """Whether the prediction that an operator asks for is also published as a prediction."""
+
+    publish: bool = True
+
+
+class DetectorSettings(Section):
+    """
+    Detector and alarm models judged on the gateway.
+
+    Args:
+        models: JSON files of detector models and alarm models.
+        inputs: input name → topic template whose messages it takes; a prediction's and a reading's by default.
+    """
+
+    models: list[Path] = []
+    inputs: dict[str, str] = {}
+
+
+class GatewaySettings(Section):
+    """
+    All of a gateway's settings.
+
+    Args:
+        thing: the gateway's own name, for its health.
+        default_thing: whose the readings are on a literal topic when the payload does not say.
+        data_dir: where everything that must outlive the process lies.
+        cloud: a second broker that predictions, alarms and health also go to, and triggers come from.
+    """
+
+    thing: str = "gateway"
+    default_thing: str = ""
+    data_dir: Path = Path("wheeltapper-gateway")
+    broker: BrokerSettings = BrokerSettings()
+    cloud: BrokerSettings | None = None
+    topics: TopicSettings = TopicSettings()
+    order: OrderSettings = OrderSettings()
+    output: OutputSettings = OutputSettings()
+    models: list[ModelSettings] = []
+    shadow: ShadowSettings = ShadowSettings()
+    watch: WatchSettings = WatchSettings()
+    store: StoreSettings = StoreSettings()
+    trigger: TriggerSettings = TriggerSettings()
+    detectors: DetectorSettings = DetectorSettings()
+    max_batch: AtLeastOne = 256
+    health_s: Positive = 5.0
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+def convert_settings(values: dict[str, Any], where: str) -> GatewaySettings:
+    """
+    Settings from plain data; numbers and booleans may be written as strings.
+
+    Raises:
+        SettingsError: names the member.
+    """
+    try:
+        return msgspec.convert(values, GatewaySettings, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{where}: {error}") from error
+
+
+def load_settings(path: Path) -> GatewaySettings:
+    """
+    Settings from a TOML file; relative paths in it are relative to its folder.
+
+    Raises:
+        SettingsError: the file cannot be read, or says something that cannot be; names the member.
+    """
+    try:
+        values = msgspec.toml.decode(path.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise SettingsError(f"{path}: not TOML: {error}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path}: not a table of settings")
+    return resolve_paths(convert_settings(values, str(path)), path.absolute().parent)
+
+
+def resolve_paths(settings: GatewaySettings, base: Path) -> GatewaySettings:
+    """The same settings with every relative path taken from ``base``."""
+    replace = msgspec.structs.replace
+    keys = settings.watch.trusted_keys
+    return replace(
+        settings,
+        data_dir=base / settings.data_dir,
+        models=[replace(model, folder=base / model.folder) for model in settings.models],
+        watch=settings.watch if keys is None else replace(settings.watch, trusted_keys=base / keys),
+        detectors=replace(settings.detectors, models=[base / model for model in settings.detectors.models]),
+        broker=_resolve_broker(settings.broker, base),
+        cloud=None if settings.cloud is None else _resolve_broker(settings.cloud, base),
+    )
+
+
+def _resolve_broker(broker: BrokerSettings, base: Path) -> BrokerSettings:
+    paths = {name: getattr(broker, name) for name in ("ca", "certificate", "key", "password_file")}
+    return msgspec.structs.replace(
+        broker, **{name: base / path for name, path in paths.items() if path is not None}
+    )
