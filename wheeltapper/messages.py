@@ -123,6 +123,17 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class FaultBegun(msgspec.Struct, frozen=True, kw_only=True):
+    """A simulated machine fell ill: with which reading, and the sensors that the fault touches; explanations are scored by it."""
+
+    thing: str
+    time_ms: int
+    fault: str
+    explanation: str
+    sensors: list[str]
+    reading_id: str
+
+
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
     """A model's scores or a sensor's values no longer look as they did in training."""
 

@@ -10,6 +10,7 @@ Every MQTT topic Wheeltapper speaks on by default: who speaks, who listens, whic
 | wt/{thing}/action               | cloud or gateway  | operators           | messages.ActionReport         |
 | wt/{thing}/drift                | gateway           | operators           | messages.Drift                |
 | wt/{thing}/health               | every process     | operators           | messages.Health               |
+| wt/{thing}/fault                | simulated device  | operators           | messages.FaultBegun           |
 | wt/{thing}/trigger/ingest       | operators         | device              | messages.Trigger              |
 | wt/{thing}/trigger/infer        | operators         | gateway             | messages.Trigger              |
 | …/trigger/{ingest,infer}/reply  | device, gateway   | operators           | messages.TriggerReply         |
@@ -28,6 +29,7 @@ ALARM = "wt/{thing}/alarm"
 ACTION = "wt/{thing}/action"
 DRIFT = "wt/{thing}/drift"
 HEALTH = "wt/{thing}/health"
+FAULT = "wt/{thing}/fault"
 TRIGGER_INGEST = "wt/{thing}/trigger/ingest"
 TRIGGER_INFER = "wt/{thing}/trigger/infer"
 REPLY_SUFFIX = "/reply"

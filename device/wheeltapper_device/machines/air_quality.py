@@ -33,7 +33,12 @@ class AirQualityStation(Machine):
     )
     faults = (
         Fault("dust-sensor-drift", "dirt on the optics: the dust reading climbs away", ("pollution",), 160.0 * _HOUR_S),
-        Fault("sun-on-thermometer", "the shield is gone: warm readings by day", ("temp",), 160.0 * _HOUR_S),
+        Fault(
+            "thermometer-contact",
+            "a loose contact: the temperature jumps, ever more often",
+            ("temp",),
+            160.0 * _HOUR_S,
+        ),
     )
 
     def initial_state(self, random: Random) -> dict[str, float]:
@@ -61,10 +66,11 @@ class AirQualityStation(Machine):
         dust_target = 150.0 / (1.0 + 0.35 * wind) * (1.1 - 0.15 * daylight)
         state["dust"] = approach(state["dust"], dust_target, dt_s, 8.0 * _HOUR_S)
         self._weather_hours(dt_s, temperature, random)
+        jump = random.gauss(0.0, 18.0) if random.random() < illness.severity("thermometer-contact") else 0.0
         return {
             "pollution": state["dust"] + 640.0 * illness.severity("dust-sensor-drift"),
             "dew": temperature - 9.0 - 2.5 * state["front"] + state["moisture"],
-            "temp": temperature + 22.0 * illness.severity("sun-on-thermometer") * max(daylight, 0.15),
+            "temp": temperature + jump,
             "press": 1016.0 + 6.0 * state["front"],
             "wnd_dir": 1.0 + math.floor(4.0 * state["bearing"]),
             "wnd_spd": wind,
