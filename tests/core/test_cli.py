@@ -1,0 +1,94 @@
+"""The command line: every command has help with an example, errors are one line, a slim install shows its own."""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from wheeltapper import cli
+from wheeltapper.errors import SettingsError, UnavailableError
+
+
+def leaves(
+    parser: argparse.ArgumentParser, path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    actions = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not actions:
+        yield " ".join(path), parser
+    for action in actions:
+        for name, child in action.choices.items():
+            yield from leaves(child, (*path, name))
+
+
+def test_every_command_has_help_and_an_example() -> None:
+    commands = dict(leaves(cli.build_parser()))
+
+    assert len(commands) > 20
+    for name, parser in commands.items():
+        assert parser.description, name
+        assert parser.epilog and "wheeltapper " in parser.epilog, name
+
+
+def test_help_loads_no_heavy_library() -> None:
+    heavy = (
+        "numpy",
+        "onnxruntime",
+        "onnx",
+        "boto3",
+        "botocore",
+        "starlette",
+        "pyarrow",
+        "lightgbm",
+        "awscrt",
+        "paho",
+        "rich",
+    )
+    code = (
+        "import sys; from wheeltapper.cli import build_parser; build_parser();"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert loaded.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (SettingsError("port: taken"), 2),
+        (UnavailableError("broker: away"), 1),
+        (ModuleNotFoundError("No module named 'boto3'", name="boto3"), 2),
+        (KeyboardInterrupt(), 130),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_expected_failure_is_one_line_and_a_status(
+    error: BaseException, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_options: argparse.Namespace) -> int:
+        raise error
+
+    parser = argparse.ArgumentParser()
+    parser.set_defaults(run=fail)
+    monkeypatch.setattr(cli, "build_parser", lambda: parser)
+
+    assert cli.main([]) == status
+
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) <= 1
+
+
+def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(_options: argparse.Namespace) -> int:
+        raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
+
+    parser = argparse.ArgumentParser()
+    parser.set_defaults(run=fail)
+    monkeypatch.setattr(cli, "build_parser", lambda: parser)
+
+    cli.main([])
+
+    assert "pip install 'wheeltapper[gateway]'" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""``wheeltapper up``: every room on one machine, each its own process, watched from one place."""

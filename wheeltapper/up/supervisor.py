@@ -1,0 +1,144 @@
+"""
+Starts processes, starts them again when they die, and ends them all.
+
+A child never outlives its supervisor: on Linux the kernel ends it when the supervisor is killed.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from wheeltapper.clock import Clock
+from wheeltapper.errors import SettingsError, UnavailableError
+
+_PR_SET_PDEATHSIG = 1
+_STOP_TIMEOUT_S = 12.0
+_BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+_STABLE_AFTER_S = 30.0
+_GIVE_UP_AFTER = 10
+
+
+class Program(msgspec.Struct, frozen=True):
+    """A process to keep running: its name, its command line, and whether it must be ready before the next is started."""
+
+    name: str
+    command: Sequence[str]
+
+
+class Supervisor:
+    """
+    Keeps programs running.
+
+    Args:
+        programs: started in this order and ended in the reverse.
+        log_folder: one file per program takes its standard output and error.
+        clock: measures how long a program lived.
+        on_event: told (program, what happened, detail) of every start and death; from any thread.
+    """
+
+    def __init__(
+        self,
+        programs: Sequence[Program],
+        log_folder: Path,
+        clock: Clock,
+        on_event: Callable[[str, str, str], None],
+    ) -> None:
+        self._programs = {program.name: program for program in programs}
+        self._log_folder = log_folder
+        self._clock = clock
+        self._on_event = on_event
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._started_at: dict[str, float] = {}
+        self._deaths: dict[str, int] = {}
+        self._due: dict[str, float] = {}
+        self._stop = threading.Event()
+
+    def start(self, name: str) -> None:
+        """Start one program."""
+        self._log_folder.mkdir(parents=True, exist_ok=True)
+        with (self._log_folder / f"{name}.log").open("ab") as log:
+            self._children[name] = subprocess.Popen(
+                [*self._programs[name].command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+        self._started_at[name] = self._clock.monotonic()
+        self._on_event(name, "starting", f"pid {self._children[name].pid}")
+
+    def watch(self) -> None:
+        """
+        Start again what has died; call it now and then.
+
+        Raises:
+            SettingsError: a program says that its settings are wrong: starting it again would not help.
+            UnavailableError: a program keeps dying.
+        """
+        now = self._clock.monotonic()
+        for name, child in list(self._children.items()):
+            status = child.poll()
+            if status is not None:
+                del self._children[name]
+                self._bury(name, status, now)
+        for name, due in list(self._due.items()):
+            if now >= due:
+                del self._due[name]
+                self.start(name)
+
+    def _bury(self, name: str, status: int, now: float) -> None:
+        last_words = self.last_line(name)
+        if status == SettingsError.exit_code:
+            raise SettingsError(f"{name}: {last_words}")
+        lived = now - self._started_at[name]
+        deaths = 1 if lived > _STABLE_AFTER_S else self._deaths.get(name, 0) + 1
+        self._deaths[name] = deaths
+        if deaths >= _GIVE_UP_AFTER:
+            raise UnavailableError(
+                f"{name}: died {deaths} times in a row: {last_words}; see {self._log_folder}/{name}.log"
+            )
+        self._due[name] = now + _BACKOFF_S[min(deaths, len(_BACKOFF_S)) - 1]
+        self._on_event(name, "restarted", f"ended with status {status}: {last_words}")
+
+    def last_line(self, name: str) -> str:
+        """What a program last said."""
+        try:
+            lines = (self._log_folder / f"{name}.log").read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return "it said nothing"
+        return lines[-1].removeprefix("wheeltapper: ") if lines else "it said nothing"
+
+    def pids(self) -> dict[str, int]:
+        """The running processes."""
+        return {name: child.pid for name, child in self._children.items()}
+
+    def stop(self) -> list[str]:
+        """End every program, the last started first; returns the names of those that had to be killed."""
+        killed = []
+        for name in reversed(list(self._programs)):
+            child = self._children.pop(name, None)
+            if child is None:
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                child.send_signal(signal.SIGTERM)
+            try:
+                child.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+                killed.append(name)
+        return killed
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
