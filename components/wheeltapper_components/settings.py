@@ -23,7 +23,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A part of the settings; a name that it does not know is refused."""
 
 
-class TopicSettings(Section):
+class TopicSettings(Section, frozen=True):
     """Topics, each a template with ``{thing}`` in it or a literal name."""
 
     reading: str = topics.READING
@@ -36,7 +36,7 @@ class TopicSettings(Section):
     reply_suffix: str = topics.REPLY_SUFFIX
 
 
-class OrderSettings(Section):
+class OrderSettings(Section, frozen=True):
     """
     What becomes of readings that come late, early or out of order.
 
@@ -54,7 +54,7 @@ class OrderSettings(Section):
     remember: AtLeastOne = 100_000
 
 
-class OutputSettings(Section):
+class OutputSettings(Section, frozen=True):
     """
     How a prediction looks on the wire.
 
@@ -73,7 +73,7 @@ class OutputSettings(Section):
     max_bytes: Annotated[int, msgspec.Meta(ge=600)] = 4_000
 
 
-class ModelSettings(Section):
+class ModelSettings(Section, frozen=True):
     """
     Which things a model serves.
 
@@ -88,7 +88,7 @@ class ModelSettings(Section):
     rollout: Literal["swap", "shadow"] = "swap"
 
 
-class ShadowSettings(Section):
+class ShadowSettings(Section, frozen=True):
     """
     When a candidate that runs beside the live model is promoted, and when it is reverted.
 
@@ -105,7 +105,7 @@ class ShadowSettings(Section):
     max_slowdown: Positive = 5.0
 
 
-class WatchSettings(Section):
+class WatchSettings(Section, frozen=True):
     """
     How new model versions are found and trusted.
 
@@ -120,20 +120,20 @@ class WatchSettings(Section):
     history: AtLeastOne = 60
 
 
-class StoreSettings(Section):
+class StoreSettings(Section, frozen=True):
     """Bounds of what waits for the link."""
 
     max_bytes: AtLeastOne = 256 << 20
     max_age_s: Positive = 7 * 24 * 3600.0
 
 
-class TriggerSettings(Section):
+class TriggerSettings(Section, frozen=True):
     """Whether the prediction that an operator asks for is also published as a prediction."""
 
     publish: bool = True
 
 
-class DetectorSettings(Section):
+class DetectorSettings(Section, frozen=True):
     """
     Detector and alarm models judged on the gateway.
 
@@ -146,7 +146,7 @@ class DetectorSettings(Section):
     inputs: dict[str, str] = {}
 
 
-class GatewaySettings(Section):
+class GatewaySettings(Section, frozen=True):
     """
     All of a gateway's settings.
 

@@ -1,0 +1,185 @@
+"""
+Models at work and their replacement: which model serves a thing, new versions noticed, verified, warmed, put to work.
+
+``look`` finds and loads on whatever thread calls it, while readings go on being scored; the change itself happens between
+two of them, in ``wheeltapper_models.slot``. What cannot be verified is refused once, with the reason, and the old one
+serves on.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+
+from wheeltapper.clock import Clock
+from wheeltapper.errors import ModelError
+from wheeltapper_components.settings import ModelSettings, ShadowSettings, WatchSettings
+from wheeltapper_components.shadow import Ruling, Trial
+from wheeltapper_components.versions import Version, load_version, versions_in
+from wheeltapper_models.session import Session
+from wheeltapper_models.slot import Judged, SensorRow, Slot
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[bool, str], None]
+
+
+class Candidate:
+    """A new version that runs beside the live one."""
+
+    def __init__(self, version: Version, slot: Slot, trial: Trial) -> None:
+        self.version = version
+        self.slot = slot
+        self.trial = trial
+
+
+class Seat:
+    """One entry of ``[[models]]``: the slot of the model that serves, and the versions that were refused."""
+
+    def __init__(self, settings: ModelSettings, watch: WatchSettings, shadow: ShadowSettings, report: Report) -> None:
+        self.settings = settings
+        self.slot: Slot | None = None
+        self.refusal = ""
+        self._watch = watch
+        self._shadow = shadow
+        self._report = report
+        self._serving: Version | None = None
+        self._candidate: Candidate | None = None
+        self._refused: set[bytes] = set()
+
+    @property
+    def label(self) -> str:
+        """The model that serves, for people."""
+        card = self.slot.card if self.slot is not None else None
+        return f"{card.name} {card.version}" if card is not None else f"no model from {self.settings.folder}"
+
+    def look(self) -> bool:
+        """Find the best version and take it if it is another one; whether something changed."""
+        for version in versions_in(self.settings.folder):
+            if self._serving is not None and version.fingerprint == self._serving.fingerprint:
+                self._candidate = None  # a candidate whose folder is gone
+                return False
+            candidate = self._candidate
+            if candidate is not None and version.fingerprint == candidate.version.fingerprint:
+                return False
+            if version.fingerprint in self._refused:
+                continue
+            try:
+                self._take(version, load_version(version, self._watch.trusted_keys))
+            except ModelError as error:
+                self._refuse(version, str(error))
+                continue
+            return True
+        return False
+
+    def _take(self, version: Version, session: Session) -> None:
+        before, slot = self.label, self.slot
+        card = session.card
+        if slot is None:
+            self.slot = Slot(session, kept_rows=max(self._watch.history, card.warmup_rows))
+            self._serving = version
+            self._report(True, f"model {card.name} {card.version} serves {', '.join(self.settings.things)}")
+        elif self.settings.rollout == "shadow":
+            self._candidate = Candidate(version, slot.beside(session), Trial(self._shadow))
+            self._report(True, f"model {card.name} {card.version} runs beside {before}")
+        else:
+            slot.take(session)
+            self._serving = version
+            self._report(True, f"model {card.name} {card.version} replaced {before}")
+
+    def _refuse(self, version: Version, reason: str) -> None:
+        self._refused.add(version.fingerprint)
+        self.refusal = reason
+        self._report(False, f"model version {version.folder.name} refused: {reason}; {self.label} serves on")
+
+    def score(self, rows: Sequence[SensorRow], monotonic: Callable[[], float]) -> list[Judged]:
+        """Judge rows with the model that serves, and let a candidate judge them too."""
+        assert self.slot is not None
+        candidate = self._candidate
+        if candidate is None:
+            return self.slot.score(rows)
+        start = monotonic()
+        judged = self.slot.score(rows)
+        middle = monotonic()
+        try:
+            shadowed = candidate.slot.score(rows)
+        except ModelError as error:
+            self._end_trial(candidate, Ruling.REVERT, str(error))
+            return judged
+        candidate.trial.note(judged, shadowed, middle - start, monotonic() - middle)
+        self._end_trial(candidate, *candidate.trial.ruling())
+        return judged
+
+    def _end_trial(self, candidate: Candidate, ruling: Ruling, facts: str) -> None:
+        if ruling is Ruling.RUN_ON or self._candidate is not candidate:
+            return
+        assert self.slot is not None
+        before, card = self.label, candidate.slot.card
+        self._candidate = None
+        if ruling is Ruling.REVERT:
+            self._refused.add(candidate.version.fingerprint)
+            self.refusal = facts
+            self._report(False, f"model {card.name} {card.version} reverted: {facts}; {before} serves on")
+            return
+        self._serving = candidate.version
+        self.slot = candidate.slot
+        self._report(True, f"model {card.name} {card.version} promoted over {before}: {facts}")
+
+    def forget(self, thing: str) -> None:
+        """Begin a thing's window anew, in the candidate's as well."""
+        candidate = self._candidate
+        for slot in (self.slot, candidate.slot if candidate is not None else None):
+            if slot is not None:
+                slot.forget(thing)
+
+
+class Shelf:
+    """
+    The models of a gateway, and who is served by which.
+
+    Args:
+        models: in order of precedence.
+        report: told of every change (True) and refusal (False), on the thread that found it.
+    """
+
+    def __init__(
+        self, models: Sequence[ModelSettings], watch: WatchSettings, shadow: ShadowSettings, report: Report
+    ) -> None:
+        self.seats = [Seat(settings, watch, shadow, report) for settings in models]
+        self._watch = watch
+        self._of: dict[str, Seat | None] = {}
+
+    def load(self) -> None:
+        """
+        Put the best version of every model to work.
+
+        Raises:
+            ModelError: one has no version that can be verified; the others serve.
+        """
+        self.look()
+        for seat in self.seats:
+            if seat.slot is None:
+                raise ModelError(
+                    seat.refusal or f"models.folder {seat.settings.folder}: holds no complete model (model.onnx and card.json)"
+                )
+
+    def look(self) -> bool:
+        """Look for new versions once; whether something changed."""
+        return any([seat.look() for seat in self.seats])
+
+    def watch(self, stop: threading.Event, clock: Clock) -> None:
+        """Look for new versions until told to stop."""
+        while not clock.wait(stop, self._watch.period_s):
+            try:
+                self.look()
+            except Exception:
+                log.exception("looking for new models failed")
+
+    def seat_of(self, thing: str) -> Seat | None:
+        """Whose model serves the thing; None where no pattern names it."""
+        if thing not in self._of:
+            if len(self._of) > 100_000:
+                self._of.clear()
+            matching = (seat for seat in self.seats if any(fnmatchcase(thing, glob) for glob in seat.settings.things))
+            self._of[thing] = next(matching, None)
+        return self._of[thing]
