@@ -8,8 +8,11 @@ serves on.
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
+
+import msgspec
 
 from wheeltapper.clock import Clock
 from wheeltapper.errors import ModelError
@@ -24,6 +27,16 @@ log = logging.getLogger(__name__)
 Report = Callable[[bool, str], None]
 
 
+class Memory(msgspec.Struct):
+    """What a restart must know of a seat: fingerprints of the version that serves and of those that were refused."""
+
+    serving: str = ""
+    refused: list[str] = []
+
+
+Keep = Callable[[str, bytes], None]
+
+
 class Candidate:
     """A new version that runs beside the live one."""
 
@@ -36,7 +49,15 @@ class Candidate:
 class Seat:
     """One entry of ``[[models]]``: the slot of the model that serves, and the versions that were refused."""
 
-    def __init__(self, settings: ModelSettings, watch: WatchSettings, shadow: ShadowSettings, report: Report) -> None:
+    def __init__(
+        self,
+        settings: ModelSettings,
+        watch: WatchSettings,
+        shadow: ShadowSettings,
+        report: Report,
+        memory: Memory,
+        keep: Callable[[Memory], None],
+    ) -> None:
         self.settings = settings
         self.slot: Slot | None = None
         self.refusal = ""
@@ -45,7 +66,8 @@ class Seat:
         self._report = report
         self._serving: Version | None = None
         self._candidate: Candidate | None = None
-        self._refused: set[bytes] = set()
+        self._memory = memory
+        self._keep = keep
 
     @property
     def label(self) -> str:
@@ -55,42 +77,56 @@ class Seat:
 
     def look(self) -> bool:
         """Find the best version and take it if it is another one; whether something changed."""
-        for version in versions_in(self.settings.folder):
+        for version in self._versions():
             if self._serving is not None and version.fingerprint == self._serving.fingerprint:
                 self._candidate = None  # a candidate whose folder is gone
                 return False
             candidate = self._candidate
             if candidate is not None and version.fingerprint == candidate.version.fingerprint:
                 return False
-            if version.fingerprint in self._refused:
+            if version.fingerprint in self._memory.refused:
                 continue
             try:
                 self._take(version, load_version(version, self._watch.trusted_keys))
             except ModelError as error:
-                self._refuse(version, str(error))
+                self._refuse(version, str(error), f"model version {version.folder.name} refused")
                 continue
             return True
         return False
+
+    def _versions(self) -> list[Version]:
+        """Best first; at a start in shadow rollout, the one that served goes before a candidate that was never promoted."""
+        found = versions_in(self.settings.folder)
+        if self.slot is None and self.settings.rollout == "shadow":
+            found.sort(key=lambda version: version.fingerprint != self._memory.serving)
+        return found
 
     def _take(self, version: Version, session: Session) -> None:
         before, slot = self.label, self.slot
         card = session.card
         if slot is None:
             self.slot = Slot(session, kept_rows=max(self._watch.history, card.warmup_rows))
-            self._serving = version
+            self._serve(version)
             self._report(True, f"model {card.name} {card.version} serves {', '.join(self.settings.things)}")
         elif self.settings.rollout == "shadow":
             self._candidate = Candidate(version, slot.beside(session), Trial(self._shadow))
             self._report(True, f"model {card.name} {card.version} runs beside {before}")
         else:
             slot.take(session)
-            self._serving = version
+            self._serve(version)
             self._report(True, f"model {card.name} {card.version} replaced {before}")
 
-    def _refuse(self, version: Version, reason: str) -> None:
-        self._refused.add(version.fingerprint)
+    def _serve(self, version: Version) -> None:
+        self._serving = version
+        self.refusal = ""
+        self._memory.serving = version.fingerprint
+        self._keep(self._memory)
+
+    def _refuse(self, version: Version, reason: str, told: str) -> None:
         self.refusal = reason
-        self._report(False, f"model version {version.folder.name} refused: {reason}; {self.label} serves on")
+        self._memory.refused = [*self._memory.refused[-99:], version.fingerprint]
+        self._keep(self._memory)
+        self._report(False, f"{told}: {reason}; {self.label} serves on")
 
     def score(self, rows: Sequence[SensorRow], monotonic: Callable[[], float]) -> list[Judged]:
         """Judge rows with the model that serves, and let a candidate judge them too."""
@@ -117,12 +153,10 @@ class Seat:
         before, card = self.label, candidate.slot.card
         self._candidate = None
         if ruling is Ruling.REVERT:
-            self._refused.add(candidate.version.fingerprint)
-            self.refusal = facts
-            self._report(False, f"model {card.name} {card.version} reverted: {facts}; {before} serves on")
+            self._refuse(candidate.version, facts, f"model {card.name} {card.version} reverted")
             return
-        self._serving = candidate.version
         self.slot = candidate.slot
+        self._serve(candidate.version)
         self._report(True, f"model {card.name} {card.version} promoted over {before}: {facts}")
 
     def forget(self, thing: str) -> None:
@@ -140,14 +174,27 @@ class Shelf:
     Args:
         models: in order of precedence.
         report: told of every change (True) and refusal (False), on the thread that found it.
+        kept: what ``keep`` was given before a restart, by name.
+        keep: called with a name and bytes that a restart will need.
     """
 
     def __init__(
-        self, models: Sequence[ModelSettings], watch: WatchSettings, shadow: ShadowSettings, report: Report
+        self,
+        models: Sequence[ModelSettings],
+        watch: WatchSettings,
+        shadow: ShadowSettings,
+        report: Report,
+        *,
+        kept: Mapping[str, bytes] | None = None,
+        keep: Keep | None = None,
     ) -> None:
-        self.seats = [Seat(settings, watch, shadow, report) for settings in models]
         self._watch = watch
         self._of: dict[str, Seat | None] = {}
+        self.seats: list[Seat] = []
+        for place, settings in enumerate(models):
+            name = f"model/{place}/{settings.folder.name}"
+            remember = partial(_remember, keep, name)
+            self.seats.append(Seat(settings, watch, shadow, report, _recall((kept or {}).get(name)), remember))
 
     def load(self) -> None:
         """
@@ -183,3 +230,12 @@ class Shelf:
             matching = (seat for seat in self.seats if any(fnmatchcase(thing, glob) for glob in seat.settings.things))
             self._of[thing] = next(matching, None)
         return self._of[thing]
+
+
+def _remember(keep: Keep | None, name: str, memory: Memory) -> None:
+    if keep is not None:
+        keep(name, msgspec.json.encode(memory))
+
+
+def _recall(state: bytes | None) -> Memory:
+    return msgspec.json.decode(state, type=Memory) if state else Memory()

@@ -5,6 +5,7 @@ A model's folder is either one version (it holds ``card.json``), or holds a fold
 artifacts of a model component.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ class Version(NamedTuple):
     """One version on disk; ``fingerprint`` changes when its card or manifest does."""
 
     folder: Path
-    fingerprint: bytes
+    fingerprint: str
 
 
 def versions_in(folder: Path) -> list[Version]:
@@ -87,4 +88,4 @@ def _complete(folder: Path) -> Version | None:
         return None  # files are being written
     except ModelError:
         parts = [(folder / MANIFEST_FILE).read_bytes()]  # refused, with its reason, when it is loaded
-    return Version(folder, b"\0".join(parts))
+    return Version(folder, hashlib.sha256(b"\0".join(parts)).hexdigest())

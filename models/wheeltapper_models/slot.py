@@ -117,10 +117,10 @@ class Slot:
         with self._lock:
             return list(self._last.get(thing, ()))
 
-    def state(self, thing: str) -> bytes:
-        """What the model remembers of a machine, to be kept until ``restore``; empty where it remembers nothing."""
+    def state(self, thing: str) -> tuple[Card, bytes]:
+        """What the model in service remembers of a machine, to be kept until ``restore``; empty where it is nothing."""
         with self._lock:
-            return self._states[thing].tobytes() if thing in self._states else b""
+            return self._session.card, self._states[thing].tobytes() if thing in self._states else b""
 
     def restore(self, thing: str, state: bytes) -> None:
         """Go on where ``state`` was taken; ignored where it is not of this model's size."""
