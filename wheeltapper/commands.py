@@ -1,7 +1,10 @@
-"""The commands of this room."""
+"""The core's own commands."""
 
 from wheeltapper.cli import Commands
 
 
 def register(commands: Commands) -> None:
-    """Add this room's commands."""
+    """Add the commands that need no room of their own."""
+    from wheeltapper.up.command import register as register_up
+
+    register_up(commands)

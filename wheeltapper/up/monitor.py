@@ -25,6 +25,7 @@ KIND_OF = {
     topics.ALARM: "alarm",
     topics.ACTION: "action",
     topics.HEALTH: "health",
+    topics.FAULT: "health",
 }
 _REMEMBERED = 100_000
 
@@ -82,5 +83,7 @@ def event_of(topic: str, body: dict[str, Any]) -> Event | None:
         thing = topics.thing_of(template, topic)
         if thing is not None:
             head = {"time_ms": body.get("time_ms"), "kind": kind, "thing": body.get("thing", thing)}
+            if template == topics.FAULT:
+                head |= {"process": "machine", "status": "degraded", "detail": body.get("explanation", "")}
             return {**head, **{name: value for name, value in body.items() if name not in head}}
     return None
