@@ -7,6 +7,8 @@ for the same seed and stream. Sources: Guha, Mishra, Roy and Schrijvers, "Robust
 Streams", ICML 2016; the score is that of AWS's open implementation.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 
@@ -91,6 +93,12 @@ class Forest:
         self._learn(single, walk)
         return parts
 
+    def adopt(self, tree: int, leaves: Sequence[int], weights: Sequence[float]) -> None:
+        """Make leaves that were put into a tree its sample; the sample keeps the points of the smallest weights."""
+        self.size[tree] = len(leaves)
+        self._leaf_of[tree, : len(leaves)] = leaves
+        self._weight_of[tree, : len(leaves)] = weights
+
     def _attribute(self, walk: Walk) -> Floats:
         depth = np.arange(len(walk.nodes), dtype=np.float64)[:, None]
         equal = walk.leaf & (walk.growth == 0.0)
@@ -101,10 +109,11 @@ class Forest:
         reached *= np.log2(1.0 + self.size) / len(self.size)
         parts: Floats = np.einsum("lt,ltd->d", reached / ((depth + 1.0) * grown), walk.outside)
         parts = parts[: self.dimensions] + parts[self.dimensions :]
-        if equal.any():
-            mass = np.maximum(self.trees.mass[walk.nodes], 1)
-            same = (1.0 - mass / (2.0 * self.size)) / (depth + np.log2(1.0 + mass))
-            parts += (reached * same)[equal].sum() / self.dimensions
+        for tree in np.flatnonzero(equal.any(axis=0)).tolist():
+            level = int(equal[:, tree].argmax())
+            leaf = int(walk.nodes[level, tree])
+            score = reached[level, tree] * self.trees.equal_score(leaf, level, int(self.size[tree]))
+            parts += score * self.trees.shares_of_equal(leaf, level)
         return parts
 
     def _learn(self, point: Floats, walk: Walk | None) -> None:

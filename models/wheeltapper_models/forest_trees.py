@@ -6,6 +6,8 @@ lower edges followed by its negated upper edges, so that a box grows by one mini
 parts them: dimension and value, left where the point's coordinate is at most the value.
 """
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +44,7 @@ class Trees:
         self.child = np.repeat(np.arange(nodes), 2)  # left and right of node n at 2n and 2n + 1; a leaf's are itself
         self.parent = np.full(nodes, NOBODY, dtype=np.int64)
         self.mass = np.zeros(nodes, dtype=np.int64)  # of a leaf: how many equal points it stands for
+        self.uncounted = 0  # of a leaf's equal points its score leaves out so many
         self.root = np.full(trees, NOBODY, dtype=np.int64)
         starts = [tree * self.stride for tree in range(trees)]
         self.free_inner = [list(range(start + self.inner - 1, start - 1, -1)) for start in starts]
@@ -81,7 +84,7 @@ class Trees:
             The point's leaf.
         """
         if walk is None:
-            self.root[tree] = self._new_leaf(tree, point, NOBODY)
+            self.root[tree] = self.new_leaf(tree, point, NOBODY)
             return int(self.root[tree])
         depth = int(walk.leaf[:, tree].argmax())
         nodes, growth, grown = (
@@ -109,7 +112,7 @@ class Trees:
         near, far = (-self.box[node, place], point[dimension]) if above else (point[dimension], self.box[node, place])
         within = draw * edges[-1] - edges[place] + outside[place]
         inner, parent = self.free_inner[tree].pop(), int(self.parent[node])
-        leaf = self._new_leaf(tree, point, inner)
+        leaf = self.new_leaf(tree, point, inner)
         self.cut_dimension[inner] = dimension
         self.cut_value[inner] = _single_between(near, far, near + within)
         self.child[2 * inner], self.child[2 * inner + 1] = (node, leaf) if above else (leaf, node)
@@ -118,7 +121,8 @@ class Trees:
         self._replace_child(tree, parent, node, inner)
         return inner, leaf
 
-    def _new_leaf(self, tree: int, point: Floats, parent: int) -> int:
+    def new_leaf(self, tree: int, point: Floats, parent: int) -> int:
+        """A leaf of one point, which knows its parent; the parent does not know it yet."""
         leaf = self.free_leaves[tree].pop()
         self.box[leaf] = _box(point)
         self.parent[leaf] = parent
@@ -149,14 +153,54 @@ class Trees:
 
     def _shrink(self, node: int) -> None:
         """Recompute the boxes from a node upwards until one is as it was."""
-        half = self.box.shape[1] // 2
-        while node != NOBODY:
-            box = np.minimum(self.box[self.child[2 * node]], self.box[self.child[2 * node + 1]])
-            if (box == self.box[node]).all():
-                return
-            self.box[node] = box
-            self.range[node] = -(box[:half] + box[half:]).sum()
+        while node != NOBODY and self._recompute(node):
             node = int(self.parent[node])
+
+    def refresh(self, nodes: Iterable[int]) -> None:
+        """Recompute the boxes of inner nodes, given after those below them."""
+        for node in nodes:
+            self._recompute(node)
+
+    def _recompute(self, node: int) -> bool:
+        """Make a node's box that of its children; False where it was."""
+        box = np.minimum(self.box[self.child[2 * node]], self.box[self.child[2 * node + 1]])
+        if (box == self.box[node]).all():
+            return False
+        half = len(box) // 2
+        self.box[node] = box
+        self.range[node] = -(box[:half] + box[half:]).sum()
+        return True
+
+    def equal_score(self, leaf: int, depth: int, size: int) -> float:
+        """What a tree of ``size`` points says of a point that equals its leaf, before it is normalised."""
+        mass = max(int(self.mass[leaf]) - self.uncounted, 1)
+        return (1.0 - mass / (2.0 * size)) / (depth + math.log2(1.0 + mass))
+
+    def shares_of_equal(self, leaf: int, depth: int) -> Floats:
+        """
+        Which dimensions would make a leaf's point strange if its tree did not hold it.
+
+        Args:
+            leaf: at ``depth`` cuts below the root.
+
+        Returns:
+            Shape (dimensions,), summing to 1; equal shares where the other points surround it.
+        """
+        half = self.box.shape[1] // 2
+        parts, others, node = np.zeros(2 * half), np.full(2 * half, np.inf), leaf
+        for level in range(depth - 1, -1, -1):
+            parent = int(self.parent[node])
+            others = np.minimum(others, self.box[self.child[2 * parent + (self.child[2 * parent] == node)]])
+            outside = np.maximum(others - self.box[leaf], 0.0)
+            growth = outside.sum()
+            if growth == 0.0:
+                break
+            grown = growth - (others[:half] + others[half:]).sum()
+            parts = parts * (1.0 - growth / grown) + outside / (grown * (level + 1))
+            node = parent
+        shares: Floats = parts[:half] + parts[half:]
+        total = shares.sum()
+        return shares / total if total > 0.0 else np.full(half, 1.0 / half)
 
 
 def _box(point: Floats) -> Floats:
