@@ -6,6 +6,7 @@ and nowhere else; a plant's broker is mosquitto with client certificates (see do
 """
 
 import argparse
+import os
 import sys
 
 
@@ -25,6 +26,8 @@ def main() -> int:
     except OSError as error:
         print(f"wheeltapper: broker port {port}: {error}", file=sys.stderr)
         return 1
+    # The broker writes a line for every packet on standard error and cannot be told not to.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     broker.run_forever()
     return 0
 
