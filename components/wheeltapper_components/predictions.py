@@ -6,18 +6,20 @@ import math
 from typing import Any
 
 import msgspec
+from wheeltapper_models.slot import Judged
 
 from wheeltapper.errors import MessageError
 from wheeltapper.messages import Contribution, ModelName, Prediction, Reading
 from wheeltapper_components.settings import OutputSettings
-from wheeltapper_models.slot import Judged
 
 OTHERS = "others"
 
 _encode = msgspec.json.Encoder().encode
 
 
-def prediction_of(reading: Reading, reading_id: str, judged: Judged, time_ms: int, *, request_id: str = "") -> Prediction:
+def prediction_of(
+    reading: Reading, reading_id: str, judged: Judged, time_ms: int, *, request_id: str = ""
+) -> Prediction:
     """
     The prediction for one reading, its score a finite number.
 

@@ -63,6 +63,10 @@ class Timeline:
         """The time of the newest reading that was scored."""
         return self._newest.get(thing)
 
+    def things(self) -> list[str]:
+        """Every thing that has a newest time."""
+        return list(self._newest)
+
     def restore(self, thing: str, newest_ms: int) -> None:
         """Go on after a restart."""
         self._newest[thing] = newest_ms

@@ -224,6 +224,4 @@ def resolve_paths(settings: GatewaySettings, base: Path) -> GatewaySettings:
 
 def _resolve_broker(broker: BrokerSettings, base: Path) -> BrokerSettings:
     paths = {name: getattr(broker, name) for name in ("ca", "certificate", "key", "password_file")}
-    return msgspec.structs.replace(
-        broker, **{name: base / path for name, path in paths.items() if path is not None}
-    )
+    return msgspec.structs.replace(broker, **{name: base / path for name, path in paths.items() if path is not None})

@@ -8,8 +8,9 @@ import math
 from collections.abc import Sequence
 from enum import Enum
 
-from wheeltapper_components.settings import ShadowSettings
 from wheeltapper_models.slot import Judged
+
+from wheeltapper_components.settings import ShadowSettings
 
 
 class Ruling(Enum):

@@ -13,14 +13,14 @@ from fnmatch import fnmatchcase
 from functools import partial
 
 import msgspec
+from wheeltapper_models.session import Session
+from wheeltapper_models.slot import Judged, SensorRow, Slot
 
 from wheeltapper.clock import Clock
 from wheeltapper.errors import ModelError
 from wheeltapper_components.settings import ModelSettings, ShadowSettings, WatchSettings
 from wheeltapper_components.shadow import Ruling, Trial
 from wheeltapper_components.versions import Version, load_version, versions_in
-from wheeltapper_models.session import Session
-from wheeltapper_models.slot import Judged, SensorRow, Slot
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +28,10 @@ Report = Callable[[bool, str], None]
 
 
 class Memory(msgspec.Struct):
-    """What a restart must know of a seat: fingerprints of the version that serves and of those that were refused."""
+    """What a restart must know of a seat: fingerprints of the version that serves and of those that were reverted."""
 
     serving: str = ""
-    refused: list[str] = []
+    reverted: list[str] = []
 
 
 Keep = Callable[[str, bytes], None]
@@ -66,6 +66,7 @@ class Seat:
         self._report = report
         self._serving: Version | None = None
         self._candidate: Candidate | None = None
+        self._refused: set[Version] = set()
         self._memory = memory
         self._keep = keep
 
@@ -84,12 +85,13 @@ class Seat:
             candidate = self._candidate
             if candidate is not None and version.fingerprint == candidate.version.fingerprint:
                 return False
-            if version.fingerprint in self._memory.refused:
+            if version.fingerprint in self._memory.reverted or version in self._refused:
                 continue
             try:
                 self._take(version, load_version(version, self._watch.trusted_keys))
             except ModelError as error:
-                self._refuse(version, str(error), f"model version {version.folder.name} refused")
+                self._refused.add(version)
+                self._refuse(str(error), f"model version {version.folder.name} refused")
                 continue
             return True
         return False
@@ -122,20 +124,19 @@ class Seat:
         self._memory.serving = version.fingerprint
         self._keep(self._memory)
 
-    def _refuse(self, version: Version, reason: str, told: str) -> None:
+    def _refuse(self, reason: str, told: str) -> None:
         self.refusal = reason
-        self._memory.refused = [*self._memory.refused[-99:], version.fingerprint]
-        self._keep(self._memory)
         self._report(False, f"{told}: {reason}; {self.label} serves on")
 
     def score(self, rows: Sequence[SensorRow], monotonic: Callable[[], float]) -> list[Judged]:
         """Judge rows with the model that serves, and let a candidate judge them too."""
-        assert self.slot is not None
-        candidate = self._candidate
+        slot, candidate = self.slot, self._candidate
+        if slot is None:
+            raise ModelError(f"{self.label}: there is nothing to score with yet")
         if candidate is None:
-            return self.slot.score(rows)
+            return slot.score(rows)
         start = monotonic()
-        judged = self.slot.score(rows)
+        judged = slot.score(rows)
         middle = monotonic()
         try:
             shadowed = candidate.slot.score(rows)
@@ -149,11 +150,12 @@ class Seat:
     def _end_trial(self, candidate: Candidate, ruling: Ruling, facts: str) -> None:
         if ruling is Ruling.RUN_ON or self._candidate is not candidate:
             return
-        assert self.slot is not None
         before, card = self.label, candidate.slot.card
         self._candidate = None
         if ruling is Ruling.REVERT:
-            self._refuse(candidate.version, facts, f"model {card.name} {card.version} reverted")
+            self._memory.reverted = [*self._memory.reverted[-99:], candidate.version.fingerprint]
+            self._keep(self._memory)
+            self._refuse(facts, f"model {card.name} {card.version} reverted")
             return
         self.slot = candidate.slot
         self._serve(candidate.version)
@@ -207,12 +209,14 @@ class Shelf:
         for seat in self.seats:
             if seat.slot is None:
                 raise ModelError(
-                    seat.refusal or f"models.folder {seat.settings.folder}: holds no complete model (model.onnx and card.json)"
+                    seat.refusal
+                    or f"models.folder {seat.settings.folder}: holds no complete model (model.onnx and card.json)"
                 )
 
     def look(self) -> bool:
         """Look for new versions once; whether something changed."""
-        return any([seat.look() for seat in self.seats])
+        changed = [seat.look() for seat in self.seats]
+        return any(changed)
 
     def watch(self, stop: threading.Event, clock: Clock) -> None:
         """Look for new versions until told to stop."""

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from wheeltapper.errors import ModelError
 from wheeltapper_models.card import CARD_FILE, MODEL_FILE
 from wheeltapper_models.manifest import (
     MANIFEST_FILE,
@@ -22,12 +21,15 @@ from wheeltapper_models.manifest import (
 )
 from wheeltapper_models.session import Session
 
+from wheeltapper.errors import ModelError
+
 
 class Version(NamedTuple):
-    """One version on disk; ``fingerprint`` changes when its card or manifest does."""
+    """One version on disk; ``fingerprint`` changes when its card or manifest does, ``stamp`` when its model file does."""
 
     folder: Path
     fingerprint: str
+    stamp: tuple[int, int]
 
 
 def versions_in(folder: Path) -> list[Version]:
@@ -88,4 +90,6 @@ def _complete(folder: Path) -> Version | None:
         return None  # files are being written
     except ModelError:
         parts = [(folder / MANIFEST_FILE).read_bytes()]  # refused, with its reason, when it is loaded
-    return Version(folder, hashlib.sha256(b"\0".join(parts)).hexdigest())
+    model = folder / MODEL_FILE
+    stamp = (model.stat().st_size, model.stat().st_mtime_ns) if model.exists() else (0, 0)
+    return Version(folder, hashlib.sha256(b"\0".join(parts)).hexdigest(), stamp)

@@ -1,0 +1,405 @@
+"""
+The inference process: readings in, predictions out, each once, whatever is restarted in between.
+
+A delivery is acknowledged when its prediction, what the model remembers of the thing and the reading's message id are on
+disk in one transaction. One thread does all the work, in batches of what waits; with nothing waiting it sleeps until
+something comes.
+"""
+
+import contextlib
+import json
+import logging
+import math
+import queue
+import threading
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+from wheeltapper_models.slot import Judged, SensorRow
+
+from wheeltapper.clock import Clock
+from wheeltapper.errors import MessageError, ModelError, SettingsError, UnavailableError
+from wheeltapper.messages import Reading, Value, decode_reading
+from wheeltapper.outbox import Put
+from wheeltapper.topics import filter_of, thing_of, topic_of
+from wheeltapper.transport import Delivery, Handler
+from wheeltapper_components.health import Pulse
+from wheeltapper_components.links import Links
+from wheeltapper_components.predictions import encode_prediction, prediction_of
+from wheeltapper_components.readings import OrderBuffer, SeenIds, Timeline, Verdict
+from wheeltapper_components.settings import GatewaySettings
+from wheeltapper_components.swap import Seat, Shelf
+from wheeltapper_components.triggers import answer
+
+log = logging.getLogger(__name__)
+
+PROCESS = "inference"
+_INBOX = 10_000
+_PATIENCE_S = 0.5
+_RETRY_S = 1.0
+_LARGEST = 1e30  # beyond, a float32 model overflows: such a value is taken for missing
+
+
+class Arrival(NamedTuple):
+    """A message that has come, and what it is."""
+
+    kind: str
+    delivery: Delivery
+    thing: str
+    time_ms: int
+
+
+class Item(NamedTuple):
+    """A reading on its way to a model."""
+
+    reading: Reading
+    reading_id: str
+    key: str
+
+
+class Kept(msgspec.Struct, array_like=True, frozen=True):
+    """What a restart must know of a thing: its newest reading, and what which model remembers."""
+
+    newest_ms: int
+    sha256: str
+    state: bytes
+
+
+class Counts(msgspec.Struct):
+    """What became of readings since the start."""
+
+    readings: int = 0
+    scored: int = 0
+    predictions: int = 0
+    anomalies: int = 0
+    warming: int = 0
+    repeats: int = 0
+    late: int = 0
+    restarts: int = 0
+    malformed: int = 0
+    empty: int = 0
+    unassigned: int = 0
+    failed: int = 0
+
+
+class Inference:
+    """
+    Scores readings and answers triggers.
+
+    Args:
+        settings: models, topics, treatment of readings.
+        links: where readings come from (the first) and predictions go to.
+        clock: stamps and waits.
+    """
+
+    def __init__(self, settings: GatewaySettings, links: Links, clock: Clock) -> None:
+        self.settings = settings
+        self.counts = Counts()
+        self.pulse = Pulse(settings, PROCESS, links, clock, self._condition)
+        self._links = links
+        self._clock = clock
+        self._inbox: queue.Queue[Arrival | None] = queue.Queue(_INBOX)
+        self._stop = threading.Event()
+        self._timeline = Timeline(settings.order)
+        self._seen = SeenIds(settings.order.remember)
+        self._buffer: OrderBuffer[tuple[Item, Delivery]] = OrderBuffer(settings.order.hold_ms)
+        self._held: set[str] = set()
+        outbox = links.first.outbox
+        self.shelf = Shelf(
+            settings.models,
+            settings.watch,
+            settings.shadow,
+            self._report,
+            kept=outbox.states("model/"),
+            keep=lambda name, state: outbox.put((), states={name: state}),
+        )
+        self._threads: list[threading.Thread] = []
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    def open(self, *, wait_for_models: bool = False) -> None:
+        """
+        Load models and what was kept, and subscribe; nothing is scored before ``start`` or ``work``.
+
+        Args:
+            wait_for_models: go on without a model that is not there yet; it serves once it is found.
+
+        Raises:
+            ModelError: a model cannot be loaded.
+        """
+        if wait_for_models:
+            self.shelf.look()
+        else:
+            self.shelf.load()
+        self._restore()
+        topics = self.settings.topics
+        self._links.first.transport.subscribe(filter_of(topics.reading), self._receiver("reading", topics.reading))
+        for link in self._links.all:
+            handler = self._receiver("trigger", topics.trigger_infer)
+            link.transport.subscribe(filter_of(topics.trigger_infer), handler)
+
+    def start(self) -> None:
+        """Begin to score, and to look for new models."""
+        self._threads = [
+            threading.Thread(target=self._run, name=PROCESS, daemon=True),
+            threading.Thread(target=self.shelf.watch, args=(self._stop, self._clock), name="models", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+        self.pulse.beat("ready")
+
+    def close(self) -> None:
+        """Stop taking work; what is not acknowledged comes again. Harmless when repeated."""
+        self._stop.set()
+        with contextlib.suppress(queue.Full):
+            self._inbox.put_nowait(None)
+        for thread in self._threads:
+            thread.join(5.0)
+        self._threads = []
+
+    def _restore(self) -> None:
+        states = self._links.first.outbox.states("thing/")
+        for name, state in states.items():
+            thing, kept = name.removeprefix("thing/"), msgspec.msgpack.decode(state, type=Kept)
+            self._timeline.restore(thing, kept.newest_ms)
+            seat = self.shelf.seat_of(thing)
+            if seat is not None and seat.slot is not None and seat.slot.card.sha256 == kept.sha256:
+                seat.slot.restore(thing, kept.state)
+        self._seen.restore(self._links.first.outbox.states("seen/").values())
+
+    def _receiver(self, kind: str, template: str) -> Handler:
+        def receive(delivery: Delivery) -> None:
+            thing = thing_of(template, delivery.topic) or self.settings.default_thing
+            arrival = Arrival(kind, delivery, thing, self._clock.time_ms())
+            while not self._stop.is_set():
+                try:
+                    self._inbox.put(arrival, timeout=1.0)  # a full inbox holds up the broker, which keeps the rest
+                    return
+                except queue.Full:
+                    continue
+
+        return receive
+
+    def _report(self, well: bool, detail: str) -> None:
+        (log.info if well else log.error)("%s", detail)
+        self.pulse.tell("ready" if well else "degraded", detail)
+
+    def things(self) -> list[str]:
+        """Every thing of which a reading was scored."""
+        return self._timeline.things()
+
+    def _condition(self) -> tuple[bool, str]:
+        counts, dropped = self.counts, self._links.dropped
+        troubles = [seat.refusal for seat in self.shelf.seats if seat.refusal]
+        troubles += [f"{seat.label}: nothing is scored" for seat in self.shelf.seats if seat.slot is None]
+        if dropped:
+            troubles.append(f"{dropped} messages dropped from the outbox")
+        told = ", ".join(f"{name} {value}" for name, value in msgspec.structs.asdict(counts).items() if value)
+        models = ", ".join(seat.label for seat in self.shelf.seats)
+        return not troubles, "; ".join([*troubles, models, told or "no readings yet", f"waiting {self._links.waiting}"])
+
+    # --- work --------------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.work(self._patience())
+            except Exception:
+                log.exception("a batch failed")
+            self.pulse.beat_when_due()
+
+    def _patience(self) -> float:
+        due_ms = self._buffer.due_ms()
+        if due_ms is None:
+            return _PATIENCE_S
+        return min(_PATIENCE_S, max(0.0, due_ms / 1000 - self._clock.monotonic()))
+
+    def work(self, timeout_s: float = 0.0) -> int:
+        """Handle what waits, at most a batch; returns how many messages that was. For tests and for the worker."""
+        arrivals = self._gather(timeout_s)
+        readings = [arrival for arrival in arrivals if arrival.kind == "reading"]
+        if readings or self._buffer.due_ms() is not None:
+            self._handle_readings(readings)
+        for arrival in arrivals:
+            if arrival.kind == "trigger":
+                self._handle_trigger(arrival)
+        return len(arrivals)
+
+    def _gather(self, timeout_s: float) -> list[Arrival]:
+        arrivals: list[Arrival] = []
+        try:
+            arrival = self._inbox.get(timeout=timeout_s) if timeout_s > 0 else self._inbox.get_nowait()
+            while arrival is not None:
+                arrivals.append(arrival)
+                if len(arrivals) >= self.settings.max_batch:
+                    break
+                arrival = self._inbox.get_nowait()
+        except queue.Empty:
+            pass
+        return arrivals
+
+    def _handle_readings(self, arrivals: Sequence[Arrival]) -> None:
+        settled: list[Delivery] = []
+        for arrival in arrivals:
+            self._admit(arrival, settled)
+        ready = self._buffer.pop(int(self._clock.monotonic() * 1000))
+        settled += [delivery for _item, delivery in ready]
+        puts, things = self._score_in_order([item for item, _delivery in ready])
+        ids = [item.key for item, _delivery in ready if item.key]
+        if ready and not self._keep(puts, {**self._states_of(things), **self._seen.add(ids)}):
+            return
+        self._held.difference_update(ids)
+        for delivery in settled:
+            delivery.acknowledge()
+
+    def _admit(self, arrival: Arrival, settled: list[Delivery]) -> None:
+        self.counts.readings += 1
+        try:
+            reading = read(arrival.delivery.payload, arrival.thing, arrival.time_ms)
+            topic_of(self.settings.topics.prediction, reading.thing)
+        except (MessageError, SettingsError) as error:
+            self.counts.malformed += 1
+            log.warning("%s: dropped: %s", arrival.delivery.topic, error)
+            settled.append(arrival.delivery)
+            return
+        key = f"{reading.thing} {reading.message_id}" if reading.message_id else ""
+        if key and (key in self._seen or key in self._held):
+            self.counts.repeats += 1
+            settled.append(arrival.delivery)
+            return
+        if key:
+            self._held.add(key)
+        reading_id = reading.message_id or f"{reading.thing}-{reading.time_ms}-{uuid.uuid4().hex[:8]}"
+        item = Item(reading, reading_id, key)
+        self._buffer.push(reading, (item, arrival.delivery), int(self._clock.monotonic() * 1000))
+
+    def _score_in_order(self, items: Sequence[Item]) -> tuple[list[Put], set[str]]:
+        """Predictions of readings of any things, and whose newest time or window changed."""
+        puts: list[Put] = []
+        things: set[str] = set()
+        segment: list[tuple[Seat, Item]] = []
+        for item in items:
+            seat = self._seat_for(item.reading)
+            if seat is None:
+                continue
+            verdict = self._timeline.place(item.reading.thing, item.reading.time_ms)
+            if verdict is Verdict.LATE:
+                self.counts.late += 1
+                continue
+            if verdict is Verdict.RESTART:
+                self.counts.restarts += 1
+                puts += self._score(segment)
+                segment = []
+                seat.forget(item.reading.thing)
+            segment.append((seat, item))
+            things.add(item.reading.thing)
+        puts += self._score(segment)
+        return puts, things
+
+    def _seat_for(self, reading: Reading) -> Seat | None:
+        seat = self.shelf.seat_of(reading.thing)
+        if seat is None or seat.slot is None:
+            self.counts.unassigned += 1
+            return None
+        if not any(reading.values.get(sensor) is not None for sensor in seat.slot.session.sensors):
+            self.counts.empty += 1
+            return None
+        return seat
+
+    def _score(self, segment: Sequence[tuple[Seat, Item]]) -> list[Put]:
+        by_seat: dict[int, list[Item]] = {}
+        for seat, item in segment:
+            by_seat.setdefault(id(seat), []).append(item)
+        seats = {id(seat): seat for seat, _item in segment}
+        puts: list[Put] = []
+        for place, items in by_seat.items():
+            rows = [SensorRow(item.reading.thing, usable(item.reading.values), item.reading.time_ms) for item in items]
+            try:
+                judged = seats[place].score(rows, self._clock.monotonic)
+            except ModelError as error:
+                self.counts.failed += len(items)
+                log.error("%s: %d readings not scored: %s", seats[place].label, len(items), error)
+                continue
+            puts += self._predictions(items, judged)
+        return puts
+
+    def _predictions(self, items: Iterable[Item], judged: Iterable[Judged]) -> list[Put]:
+        now = self._clock.time_ms()
+        puts: list[Put] = []
+        for item, word in zip(items, judged, strict=True):
+            self.counts.scored += 1
+            if not math.isfinite(word.score):
+                self.counts.warming += 1
+                continue
+            put = self.put_of(item.reading, item.reading_id, word, now)
+            if put is not None:
+                self.counts.predictions += 1
+                self.counts.anomalies += word.anomaly
+                puts.append(put)
+        return puts
+
+    def put_of(self, reading: Reading, reading_id: str, word: Judged, now: int, request_id: str = "") -> Put | None:
+        """The message for one prediction; None, and a log line, where it cannot be made."""
+        prediction = prediction_of(reading, reading_id, word, now, request_id=request_id)
+        try:
+            payload = encode_prediction(prediction, reading, self.settings.output)
+        except MessageError as error:
+            self.counts.failed += 1
+            log.error("%s", error)
+            return None
+        return Put(topic_of(self.settings.topics.prediction, reading.thing), payload)
+
+    def _states_of(self, things: Iterable[str]) -> dict[str, bytes]:
+        states: dict[str, bytes] = {}
+        for thing in things:
+            seat, newest = self.shelf.seat_of(thing), self._timeline.newest(thing)
+            if seat is None or seat.slot is None or newest is None:
+                continue
+            card, state = seat.slot.state(thing)
+            states[f"thing/{thing}"] = msgspec.msgpack.encode(Kept(newest, card.sha256, state))
+        return states
+
+    def _keep(self, puts: Sequence[Put], states: dict[str, bytes]) -> bool:
+        """Write until it is on disk; False when told to stop before it was."""
+        while True:
+            try:
+                self._links.put(puts, states)
+                return True
+            except UnavailableError as error:
+                log.error("predictions wait in memory: %s", error)
+            if self._clock.wait(self._stop, _RETRY_S):
+                return False
+
+    def _handle_trigger(self, arrival: Arrival) -> None:
+        puts = answer(self, arrival.delivery.topic, arrival.delivery.payload, arrival.thing, self._clock.time_ms())
+        if self._keep(puts, {}):
+            arrival.delivery.acknowledge()
+
+
+def read(payload: bytes, thing: str, arrival_ms: int) -> Reading:
+    """
+    Decode a reading; NaN and infinities, which are no JSON and yet common, count as null.
+
+    Raises:
+        MessageError: not a reading even so.
+    """
+    try:
+        return decode_reading(payload, thing=thing, arrival_ms=arrival_ms)
+    except MessageError:
+        if b"NaN" not in payload and b"Infinity" not in payload:
+            raise
+        try:
+            mended = json.loads(payload, parse_constant=lambda _constant: None)
+        except ValueError as error:
+            raise MessageError(f"reading: not a JSON object: {error}") from error
+        return decode_reading(msgspec.json.encode(mended), thing=thing, arrival_ms=arrival_ms)
+
+
+def usable(values: dict[str, Value]) -> dict[str, Value]:
+    """A reading's values without numbers that a float32 model cannot bear."""
+    return {
+        name: None if isinstance(value, float | int) and not abs(value) < _LARGEST else value
+        for name, value in values.items()
+    }
