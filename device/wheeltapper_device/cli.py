@@ -9,8 +9,62 @@ from wheeltapper.cli import Commands
 def register(commands: Commands) -> None:
     """Add this room's commands."""
     group = commands.group("device", "measure, keep, send")
+    _add_run(group)
     _add_simulate(group)
     _add_scenarios(group)
+    _add_health(group)
+
+
+def _add_run(group: Commands) -> None:
+    parser = group.add(
+        "run",
+        _run,
+        help="run the agent: simulate or replay a machine, keep its readings, send them",
+        example="wheeltapper device run --config device/device.example.toml\n"
+        "wheeltapper device run --scenario motor --thing motor-1 --time-scale 15 --broker mqtt://127.0.0.1:1883\n"
+        "wheeltapper device run --replay valve.csv --rows 400: --ignore anomaly,changepoint --speed 20 --exit",
+    )
+    _add_settings_arguments(parser)
+    add_simulation_arguments(parser)
+    parser.add_argument(
+        "--time-scale", type=float, metavar="X", help="machine seconds that pass in a second (default 1)"
+    )
+    replay = parser.add_argument_group("replay of a recorded file")
+    replay.add_argument("--replay", type=Path, metavar="FILE", help="send this file's rows instead of a simulation")
+    replay.add_argument("--speed", type=float, metavar="X", help="times faster than recorded (default: picked)")
+    replay.add_argument("--rows", metavar="A:B", help="rows to send, from 0, B left out; 400: is from 400 to the end")
+    replay.add_argument("--ignore", type=_names, metavar="COLS", help="columns not to send, such as labels, by comma")
+    replay.add_argument("--delimiter", metavar="CHAR", help="between cells; or space, tab (default: detected)")
+    replay.add_argument("--time-column", metavar="NAME", help="the column of times, or none (default: detected)")
+    replay.add_argument(
+        "--time-format", metavar="FORMAT", help="how times are written, for strptime (default: detected)"
+    )
+    replay.add_argument("--stamps", choices=("recorded", "now"), help="times that readings carry (default recorded)")
+    replay.add_argument("--loop", action="store_true", default=None, help="begin again at the end")
+    replay.add_argument("--exit", action="store_true", help="end when the last row is sent and acknowledged")
+
+
+def _add_settings_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings, TOML; see device/device.example.toml")
+    parser.add_argument("--thing", metavar="NAME", help="the name that readings carry (default machine-1)")
+    parser.add_argument("--broker", metavar="URL", help="mqtt://host:port or mqtts://host:port")
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="outbox and progress (default wheeltapper-data/device)"
+    )
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in (part.strip() for part in text.split(",")) if name]
+
+
+def _add_health(group: Commands) -> None:
+    parser = group.add(
+        "health",
+        _health,
+        help="say how the running agent is; status 1 when it is not well",
+        example="wheeltapper device health --config device/device.example.toml",
+    )
+    _add_settings_arguments(parser)
 
 
 def _add_simulate(group: Commands) -> None:
@@ -66,3 +120,15 @@ def _scenarios(options: argparse.Namespace) -> int:
 
     print_scenarios(as_json=options.json)
     return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from wheeltapper_device.run import run
+
+    return run(options)
+
+
+def _health(options: argparse.Namespace) -> int:
+    from wheeltapper_device.run import health
+
+    return health(options)
