@@ -1,0 +1,150 @@
+"""``wheeltapper up`` as its users run it: a machine falls ill, an alarm says why; wrong arguments are one line."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.loopback import free_port
+
+UP = (sys.executable, "-m", "wheeltapper.cli", "up")
+
+
+def up(folder: Path, *arguments: str, timeout_s: float = 110) -> subprocess.CompletedProcess[str]:
+    command = [*UP, "--port", str(free_port()), "--data-dir", str(folder / "run"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+
+
+def events_of(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("scenario", ["motor", "robot", "evaporator"])
+def test_a_machine_falls_ill_and_the_alarm_says_which_sensor_which_condition_and_which_values(
+    scenario: str, tmp_path: Path
+) -> None:
+    events = events_of(
+        up(tmp_path, "--json", "--scenario", scenario, "--seed", "3", "--duration", "25", "--speed", "36")
+    )
+
+    fault = next(event for event in events if event.get("process") == "machine")
+    alarms = [event for event in events if event["kind"] == "alarm"]
+    assert alarms
+    assert all(alarm["reading_time_ms"] >= fault["time_ms"] for alarm in alarms)
+    first = alarms[0]
+    assert max(first["contributions"], key=lambda entry: entry["share"])["sensor"] in fault["sensors"]
+    assert sum(entry["share"] for entry in first["contributions"]) == pytest.approx(1.0, abs=1e-5)
+    assert first["detector"] and first["state"] and first["event"]
+    assert all(reference in first["condition"] for reference in first["values"])
+    assert first["score"] > first["values"]["$input.Prediction.limit"]
+    assert first["model"]["name"] and first["model"]["version"]
+    kinds = {event["kind"] for event in events}
+    assert kinds == {"reading", "prediction", "state", "alarm", "action", "health"}
+    assert all(list(event)[:3] == ["time_ms", "kind", "thing"] for event in events)
+
+
+def test_a_recorded_file_is_learnt_from_its_first_rows_and_alarms_inside_its_labels(
+    shared: Path, tmp_path: Path
+) -> None:
+    recorded = shared / "data" / "skab" / "valve1" / "1.csv"
+    rows = recorded.read_text().splitlines()[1:]
+    labelled = [row.split(";")[0] for row in rows if row.split(";")[-2] == "1.0"]
+
+    events = events_of(up(tmp_path, "--json", "--replay", str(recorded), "--duration", "45", "--speed", "40"))
+
+    alarms = [event for event in events if event["kind"] == "alarm"]
+    times = [time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(alarm["reading_time_ms"] / 1000)) for alarm in alarms]
+    assert any(labelled[0] <= moment <= labelled[-1] for moment in times)
+
+
+def test_a_process_that_is_killed_is_started_again_and_the_alarm_still_comes(tmp_path: Path) -> None:
+    command = [*UP, "--json", "--port", str(free_port()), "--data-dir", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        [*command, "--speed", "36", "--duration", "40"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    killed, alarms, restarted = False, 0, False
+    for line in process.stdout:
+        event = json.loads(line)
+        if event["kind"] == "health" and event.get("process") == "gateway" and event["status"] == "starting":
+            gateway = int(event["detail"].removeprefix("pid ")) if event["detail"].startswith("pid ") else 0
+        if event["kind"] == "prediction" and not killed:
+            os.kill(gateway, signal.SIGKILL)
+            killed = True
+        restarted |= event["kind"] == "health" and event["status"] == "restarted"
+        alarms += event["kind"] == "alarm"
+    process.wait(60)
+
+    assert killed and restarted and alarms == 1
+
+
+def test_ctrl_c_ends_everything_cleanly(tmp_path: Path) -> None:
+    port = free_port()
+    process = subprocess.Popen(
+        [*UP, "--json", "--port", str(port), "--data-dir", str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if json.loads(line)["kind"] == "reading":
+            break
+    process.send_signal(signal.SIGINT)
+    remaining, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 0
+    assert all(json.loads(line) for line in remaining.splitlines())
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_a_taken_port_is_one_line_with_the_remedy(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = subprocess.run(
+            [*UP, "--port", str(taken.getsockname()[1]), "--data-dir", str(tmp_path)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert "--port N" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--broker", "mqtt://127.0.0.1:1"), "cannot be reached"),
+        (("--broker", "http://127.0.0.1"), "mqtt://host:port"),
+        (("--replay", "missing.csv"), "missing.csv: does not exist"),
+        (("--train-rows", "0"), "must be 1 or more"),
+    ],
+    ids=["unreachable broker", "not a broker", "missing file", "no rows"],
+)
+def test_wrong_arguments_are_one_line(arguments: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    done = up(tmp_path, *arguments, timeout_s=60)
+
+    assert done.returncode in (1, 2)
+    assert len(done.stderr.splitlines()) == 1
+    assert told in done.stderr
+
+
+def test_a_data_directory_of_another_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text('{"scenario": "robot", "seed": 9}')
+
+    done = up(tmp_path, "--scenario", "motor", timeout_s=60)
+
+    assert done.returncode == 2
+    assert "holds another run (robot, seed 9)" in done.stderr
