@@ -109,14 +109,15 @@ def seal(model: onnx.ModelProto, card: Card, test_rows: NDArray[np.floating[Any]
 
 def write(trained: Trained, folder: Path) -> None:
     """
-    Write ``model.onnx``, then ``card.json``; each appears whole or not at all.
+    Write the kind's own files, ``model.onnx``, then ``card.json``; each appears whole or not at all.
 
     Raises:
         ModelError: the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, payload in [(MODEL_FILE, trained.model), (CARD_FILE, encode_card(trained.card))]:
+        files = [*trained.files.items(), (MODEL_FILE, trained.model), (CARD_FILE, encode_card(trained.card))]
+        for name, payload in files:
             beside = folder / f".{name}.new"
             beside.write_bytes(payload)
             beside.replace(folder / name)
@@ -138,7 +139,7 @@ def _cells(values: Any) -> Any:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim:
         return [_cells(value) for value in array]
-    return float(f"{array:.7g}") if np.isfinite(array) else None
+    return float(f"{array:.9g}") if np.isfinite(array) else None  # nine digits carry any float32
 
 
 def _opset(model: onnx.ModelProto) -> int:

@@ -63,10 +63,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trained(msgspec.Struct, frozen=True):
-    """A model before it is written: the bytes of its ONNX file, and its card (``export.seal`` fills in hash and header)."""
+    """
+    A model before it is written: the bytes of its ONNX file, and its card (``export.seal`` fills in hash and header).
+
+    ``files`` lie beside them: what a kind needs that goes on learning.
+    """
 
     model: bytes
     card: Card
+    files: dict[str, bytes] = {}
 
 
 class Kind(Protocol):
