@@ -184,9 +184,15 @@ def convert_settings(values: dict[str, Any], where: str) -> GatewaySettings:
         SettingsError: names the member.
     """
     try:
-        return msgspec.convert(values, GatewaySettings, strict=False)
+        return msgspec.convert(values, GatewaySettings, strict=False, dec_hook=_path)
     except msgspec.ValidationError as error:
         raise SettingsError(f"{where}: {error}") from error
+
+
+def _path(type_: type, value: Any) -> Any:
+    if type_ is Path and isinstance(value, str):
+        return Path(value)
+    raise NotImplementedError(f"{type_.__name__} from {value!r}")
 
 
 def load_settings(path: Path) -> GatewaySettings:
