@@ -5,7 +5,6 @@ An ``Operation`` reads a request and writes an answer; an ``Operations`` finds t
 is compiled when the models are loaded: a request costs only the calls.
 """
 
-from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 from urllib.parse import unquote, unquote_plus
@@ -22,6 +21,15 @@ from wheeltapper_cloud.wire_shapes import (
     text_reader,
     writer,
 )
+
+# What AWS's front end answers before any service does.
+_FRONT_END = {
+    "AccessDeniedException": 403,
+    "RequestEntityTooLargeException": 413,
+    "RequestTimeoutException": 408,
+    "SerializationException": 400,
+    "UnknownOperationException": 404,
+}
 
 MODELS = {"iotevents": "2018-07-27", "iotevents-data": "2018-10-23"}
 
@@ -53,7 +61,7 @@ def load_model(service: str) -> dict[str, Any]:
 
 def _status_of_errors() -> dict[str, int]:
     """Error code → HTTP status, those of the models and those that AWS's front end answers before any service."""
-    found = {"SerializationException": 400, "UnknownOperationException": 404, "RequestEntityTooLargeException": 413}
+    found = dict(_FRONT_END)
     for service in MODELS:
         for name, shape in load_model(service)["shapes"].items():
             if shape.get("exception"):
@@ -225,6 +233,3 @@ def _find(
 
 def _segments(path: str) -> list[str]:
     return path.strip("/").split("/")
-
-
-Handler = Callable[[dict[str, Any]], dict[str, Any]]

@@ -1,0 +1,212 @@
+"""
+The account behind the operations: what it holds, what is in force, and how the two are kept the same.
+
+The store is the truth. It is written first and the judge follows; should the process die in between, ``start`` lets the
+judge catch up, so that what an operation has answered is always so.
+"""
+
+import base64
+import binascii
+import threading
+from typing import Any, TypeVar
+
+import msgspec
+
+from wheeltapper.clock import Clock
+from wheeltapper.errors import WheeltapperError
+from wheeltapper.judge import Deployment, Judge
+from wheeltapper_cloud.settings import CloudSettings
+from wheeltapper_cloud.store import Kind, Resource, Store
+from wheeltapper_cloud.wire import ServiceError
+
+PAGE = 250
+MODEL_KINDS: tuple[Kind, Kind] = ("detectorModel", "alarmModel")
+
+Item = TypeVar("Item")
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    One request to an operation.
+
+    Attributes:
+        request: its members, read and checked against the service model.
+        by: the name of the access key that signed it; empty where none had to.
+        migrate: a changed model is to keep its detectors, which AWS cannot be asked for.
+    """
+
+    request: dict[str, Any]
+    by: str = ""
+    migrate: bool = False
+
+
+class Account:
+    """Store, judge and limits of the one account that a server serves."""
+
+    def __init__(self, store: Store, judge: Judge, settings: CloudSettings, clock: Clock) -> None:
+        self.store = store
+        self.judge = judge
+        self.settings = settings
+        self.clock = clock
+        self.lock = threading.RLock()
+
+    def start(self) -> None:
+        """Let the judge catch up with the store."""
+        with self.lock:
+            self.declare_inputs()
+            wanted = {
+                (_judge_kind(kind), found.name, str(found.version)): found
+                for kind in MODEL_KINDS
+                for found in self.store.latest(kind)
+            }
+            in_force = {(held.kind, held.name, held.version) for held in self.judge.deployments()}
+            names = {key[:2] for key in wanted}
+            for kind, name, _ in in_force:
+                if (kind, name) not in names:
+                    self.judge.withdraw(name, kind=kind)
+            for key, found in wanted.items():
+                if key not in in_force:
+                    self.judge.deploy(_deployment(found))
+
+    def arn(self, kind: Kind, name: str) -> str:
+        """The name by which all of AWS knows a resource."""
+        server = self.settings.server
+        return f"arn:aws:iotevents:{server.region}:{server.account}:{kind}/{name}"
+
+    def declare_inputs(self) -> None:
+        """Tell the judge which inputs there are."""
+        self.judge.declare_inputs(
+            {
+                found.name: [attribute["jsonPath"] for attribute in found.body["inputDefinition"]["attributes"]]
+                for found in self.store.latest("input")
+            }
+        )
+
+    def resource(self, kind: Kind, name: str, version: str | None = None) -> Resource:
+        """
+        What there is of that name.
+
+        Raises:
+            ServiceError: ResourceNotFoundException.
+        """
+        found = None
+        if version is None:
+            found = self.store.get(kind, name)
+        elif version.isascii() and version.isdigit() and len(version) < 10:
+            found = self.store.get(kind, name, int(version))
+        if found is None:
+            raise not_found(kind, name, version)
+        return found
+
+    def must_be_new(self, kind: Kind, name: str) -> None:
+        """
+        Refuse a name that is taken.
+
+        Raises:
+            ServiceError: ResourceAlreadyExistsException.
+        """
+        if self.store.get(kind, name) is not None:
+            raise ServiceError(
+                "ResourceAlreadyExistsException",
+                f"{TITLES[kind]} of name: {name} already exists",
+                resourceId=name,
+                resourceArn=self.arn(kind, name),
+            )
+
+    def enact(self, kind: Kind, name: str, body: dict[str, Any], tags: dict[str, str], *, migrate: bool) -> Resource:
+        """Keep a version of a model and put it in force; neither, where the judge cannot take it."""
+        found = self.store.add(kind, name, body, tags, self.arn(kind, name))
+        try:
+            self.judge.deploy(_deployment(found), migrate=migrate)
+        except WheeltapperError:
+            if found.version == 1:
+                self.store.remove(kind, name, self.arn(kind, name))
+            else:
+                self.store.remove_version(kind, name, found.version)
+            raise
+        return found
+
+    def retire(self, kind: Kind, name: str) -> None:
+        """Forget a model, its versions and its detectors."""
+        self.store.remove(kind, name, self.arn(kind, name))
+        self.judge.withdraw(name, kind=_judge_kind(kind))
+
+
+TITLES = {"input": "Input", "detectorModel": "DetectorModel", "alarmModel": "AlarmModel"}
+
+
+def not_found(kind: Kind, name: str, version: str | None = None) -> ServiceError:
+    """The error for what is not there."""
+    of_version = f" and version: {version}" if version is not None else ""
+    return ServiceError("ResourceNotFoundException", f"{TITLES[kind]} of name: {name}{of_version} not found")
+
+
+def page_token(operation: str, last: str) -> str:
+    """An opaque token that continues a list after ``last``."""
+    return base64.urlsafe_b64encode(msgspec.json.encode([operation, last])).decode()
+
+
+def after_token(operation: str, request: dict[str, Any]) -> str:
+    """
+    Where a list goes on; empty at its beginning.
+
+    Raises:
+        ServiceError: the token is not one of this operation's.
+    """
+    token = request.get("nextToken")
+    if token is None:
+        return ""
+    try:
+        found = msgspec.json.decode(base64.b64decode(token, altchars=b"-_", validate=True), type=tuple[str, str])
+    except (binascii.Error, ValueError, msgspec.DecodeError) as error:
+        raise ServiceError("InvalidRequestException", "Invalid nextToken") from error
+    if found[0] != operation:
+        raise ServiceError("InvalidRequestException", "Invalid nextToken")
+    return found[1]
+
+
+def cut_page(
+    operation: str, request: dict[str, Any], items: list[Item], last_of: str
+) -> tuple[list[Item], dict[str, str]]:
+    """A page of at most ``maxResults`` of the items, and the token's member where more follow."""
+    limit = page_size(request)
+    if len(items) <= limit:
+        return items, {}
+    kept = items[:limit]
+    return kept, {"nextToken": page_token(operation, str(getattr(kept[-1], last_of)))}
+
+
+def page_size(request: dict[str, Any]) -> int:
+    """How many items a page may hold."""
+    return int(request.get("maxResults", PAGE))
+
+
+def checked_tags(request: dict[str, Any]) -> dict[str, str]:
+    """
+    A request's tags, by key.
+
+    Raises:
+        ServiceError: a key is reserved or occurs twice, or there are more than 50.
+    """
+    given = request.get("tags", [])
+    tags = {tag["key"]: tag["value"] for tag in given}
+    if len(tags) != len(given):
+        raise ServiceError("InvalidRequestException", "Tag keys must be unique")
+    if any(key.lower().startswith("aws:") for key in tags):
+        raise ServiceError("InvalidRequestException", "Tag keys that begin with aws: are reserved")
+    if len(tags) > 50:
+        raise ServiceError("InvalidRequestException", "A resource can have at most 50 tags")
+    return tags
+
+
+def _judge_kind(kind: Kind) -> Any:
+    return "alarm" if kind == "alarmModel" else "detector"
+
+
+def _deployment(found: Resource) -> Deployment:
+    return Deployment(
+        name=found.name,
+        version=str(found.version),
+        kind=_judge_kind(found.kind),
+        body=msgspec.Raw(msgspec.json.encode(found.body)),
+    )

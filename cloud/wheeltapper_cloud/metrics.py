@@ -1,0 +1,67 @@
+"""What Prometheus scrapes: requests, messages, and how the judge is doing."""
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from wheeltapper.judge import Statistics
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+_COUNTERS = {
+    "accepted": "messages accepted for an input",
+    "repeated": "messages ignored because their id came before",
+    "refused": "messages refused",
+    "dropped": "messages that reached no detector for want of a valid key",
+}
+_GAUGES = {
+    "queue_depth": "entries waiting for the judge",
+    "detectors": "detectors and alarms held",
+    "actions_pending": "actions waiting for delivery",
+    "actions_parked": "actions given up until an operator replays them",
+    "journal_bytes": "size of the journal",
+    "writable": "1 while the journal can be written",
+}
+
+
+class Metrics:
+    """The process's metrics; safe from any thread."""
+
+    def __init__(self, statistics: Callable[[], Statistics]) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "wheeltapper_requests", "answers to API requests", ["operation", "status"], registry=self.registry
+        )
+        self._seconds = Histogram(
+            "wheeltapper_request_seconds",
+            "time from a request's body to its answer",
+            ["operation"],
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self.registry.register(_JudgeCollector(statistics))
+
+    def answered(self, operation: str, status: int, seconds: float) -> None:
+        """Count one answer; ``operation`` is one of the service models' or ``unknown``."""
+        self._requests.labels(operation, str(status)).inc()
+        self._seconds.labels(operation).observe(seconds)
+
+    def text(self) -> bytes:
+        """All of it, in Prometheus' format."""
+        return generate_latest(self.registry)
+
+
+class _JudgeCollector:
+    """Asks the judge when Prometheus asks us."""
+
+    def __init__(self, statistics: Callable[[], Statistics]) -> None:
+        self._statistics = statistics
+
+    def collect(self) -> Iterator[Metric]:
+        found = self._statistics()
+        for name, text in _COUNTERS.items():
+            yield CounterMetricFamily(f"wheeltapper_messages_{name}", text, value=getattr(found, name))
+        for name, text in _GAUGES.items():
+            yield GaugeMetricFamily(f"wheeltapper_{name}", text, value=float(getattr(found, name)))

@@ -1,0 +1,161 @@
+"""
+The HTTP server: finds the operation a request asks for, has it checked and answered, and nothing else.
+
+Operations that wait for the judge run on a few threads; BatchPutMessage waits in the event loop, so that any number of
+senders can wait for one group commit. Beside the operations there are ``/health/live``, ``/health/ready`` and ``/metrics``.
+"""
+
+import asyncio
+import functools
+import inspect
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import Receive, Scope, Send
+
+from wheeltapper.clock import Clock
+from wheeltapper_cloud.guard import Guard
+from wheeltapper_cloud.iotevents import AsyncHandler, Handler, service_error
+from wheeltapper_cloud.iotevents_account import Call
+from wheeltapper_cloud.metrics import CONTENT_TYPE, Metrics
+from wheeltapper_cloud.signature import SignedRequest
+from wheeltapper_cloud.wire import Operation, Operations, ServiceError
+
+THREADS = 8
+BODY_TIMEOUT_S = 30.0
+_BODY_UNREAD = ("RequestEntityTooLargeException", "RequestTimeoutException")
+
+Answer = tuple[int, bytes, str | None]
+
+
+class Endpoint:
+    """The ASGI application that answers every operation of both services."""
+
+    def __init__(
+        self,
+        operations: Operations,
+        handlers: Mapping[str, Handler | AsyncHandler],
+        guard: Guard,
+        metrics: Metrics,
+        clock: Clock,
+        body_limit: int,
+    ) -> None:
+        self._operations = operations
+        self._guard = guard
+        self._metrics = metrics
+        self._clock = clock
+        self._body_limit = body_limit
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="operation")
+        self._answers = {name: self._awaitable(handler) for name, handler in handlers.items()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = self._clock.monotonic()
+        name = "unknown"
+        headers = [(b"x-amzn-requestid", str(uuid.uuid4()).encode()), (b"content-type", b"application/json")]
+        try:
+            body = await self._body(scope, receive)
+            operation, labels = self._find(scope)
+            name = operation.name
+            status, answer = operation.status, await self._answer(scope, operation, labels, body)
+        except ClientDisconnect:
+            return
+        except Exception as error:  # the edge of a request: every failure is an answer
+            refusal = service_error(error)
+            status, answer = refusal.status, refusal.body()
+            headers.append((b"x-amzn-errortype", refusal.code.encode()))
+            if refusal.code in _BODY_UNREAD:
+                headers.append((b"connection", b"close"))
+        headers.append((b"content-length", str(len(answer)).encode()))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+        self._metrics.answered(name, status, self._clock.monotonic() - began)
+
+    def _find(self, scope: Scope) -> tuple[Operation, dict[str, str]]:
+        found = self._operations.find(scope["method"], _raw_path(scope))
+        if found is None:
+            raise ServiceError("UnknownOperationException", f"no operation is {scope['method']} {scope['path']}"[:1024])
+        return found
+
+    async def _answer(self, scope: Scope, operation: Operation, labels: dict[str, str], body: bytes) -> bytes:
+        query = scope["query_string"].decode("latin-1")
+        signed = SignedRequest(scope["method"], _raw_path(scope), query, scope["headers"], body)
+        by = self._guard.admit(signed, operation.service)
+        request = operation.read(labels, query, body)
+        call = Call(request=request, by=by, migrate=_wants_migration(scope))
+        return operation.write(await self._answers[operation.name](call))
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        for name, value in scope["headers"]:
+            if name == b"content-length" and (not value.isdigit() or int(value) > self._body_limit):
+                raise self._too_large()
+        parts: list[bytes] = []
+        size, more = 0, True
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientDisconnect
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    if size > self._body_limit:
+                        raise self._too_large()
+                    more = message.get("more_body", False)
+        except TimeoutError as error:
+            raise ServiceError("RequestTimeoutException", "the body did not arrive in time") from error
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _too_large(self) -> ServiceError:
+        return ServiceError("RequestEntityTooLargeException", f"the body exceeds {self._body_limit} bytes")
+
+    def _awaitable(self, handler: Handler | AsyncHandler) -> Callable[[Call], Awaitable[dict[str, Any]]]:
+        if inspect.iscoroutinefunction(handler):
+            return handler
+        return functools.partial(self._on_thread, cast(Handler, handler))
+
+    async def _on_thread(self, handler: Handler, call: Call) -> dict[str, Any]:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, handler, call)
+
+
+def application(
+    endpoint: Endpoint, metrics: Metrics, ready: Callable[[], str], more: Sequence[BaseRoute] = ()
+) -> Starlette:
+    """
+    The whole of what one port serves.
+
+    Args:
+        endpoint: answers the operations.
+        metrics: answers Prometheus.
+        ready: why work cannot be taken now; empty when it can.
+        more: further routes for people, such as a console's.
+    """
+
+    def live(request: Request) -> Response:
+        return JSONResponse({"status": "live"})
+
+    def readiness(request: Request) -> Response:
+        reason = ready()
+        return JSONResponse({"status": reason or "ready"}, 503 if reason else 200)
+
+    def scrape(request: Request) -> Response:
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
+
+    routes = [Route("/health/live", live), Route("/health/ready", readiness), Route("/metrics", scrape)]
+    return Starlette(routes=[*routes, *more, Mount("/", endpoint)])
+
+
+def _raw_path(scope: Scope) -> str:
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    return raw.decode("latin-1").partition("?")[0]
+
+
+def _wants_migration(scope: Scope) -> bool:
+    if b"migrate=true" in scope["query_string"].split(b"&"):
+        return True
+    return any(name == b"x-wheeltapper-migrate" and value.lower() == b"true" for name, value in scope["headers"])

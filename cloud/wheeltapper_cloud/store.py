@@ -1,0 +1,236 @@
+"""
+What the account holds, on SQLite: inputs, versions of models, tags, logging options, analyses.
+
+Bodies are kept as they were given. A change is durable when its method returns. Detectors and messages are not here: the
+judge keeps those.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from wheeltapper.clock import Clock
+from wheeltapper.errors import UnavailableError
+
+FILE = "account.db"
+Kind = Literal["input", "detectorModel", "alarmModel"]
+
+_SCHEMA = """
+create table if not exists resources (
+    kind text not null, name text not null, version integer not null, body text not null,
+    created_ms integer not null, updated_ms integer not null,
+    primary key (kind, name, version)
+) without rowid;
+create table if not exists tags (
+    arn text not null, key text not null, value text not null, primary key (arn, key)
+) without rowid;
+create table if not exists options (name text primary key, body text not null) without rowid;
+create table if not exists analyses (
+    id text primary key, created_ms integer not null, status text not null, results text not null
+) without rowid;
+"""
+
+
+class Resource(msgspec.Struct, frozen=True):
+    """An input or one version of a model; ``body`` is the request that made it, ``latest`` the highest version there is."""
+
+    kind: Kind
+    name: str
+    version: int
+    body: dict[str, Any]
+    created_ms: int
+    updated_ms: int
+    latest: int
+
+
+class Analysis(msgspec.Struct, frozen=True):
+    """A job that analyses a definition, and what it found."""
+
+    id: str
+    created_ms: int
+    status: Literal["RUNNING", "COMPLETE", "FAILED"]
+    results: list[dict[str, Any]]
+
+
+class Store:
+    """One account's resources; safe from any thread."""
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.RLock()
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._database = sqlite3.connect(folder / FILE, check_same_thread=False, isolation_level=None)
+            self._database.execute("pragma busy_timeout = 5000")
+            self._database.execute("pragma journal_mode = wal")
+            self._database.execute("pragma synchronous = full")
+            self._database.executescript(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise UnavailableError(f"{folder / FILE}: cannot be opened: {error}") from error
+
+    def close(self) -> None:
+        """Let go of the file; harmless when repeated."""
+        self._database.close()
+
+    # --- resources ---------------------------------------------------------------------------------------------------
+
+    def add(self, kind: Kind, name: str, body: dict[str, Any], tags: dict[str, str], arn: str) -> Resource:
+        """Keep a new input or a further version of a model, and its tags."""
+        now = self._clock.time_ms()
+        with self._change():
+            version = 1 + self._number("select max(version) from resources where kind = ? and name = ?", kind, name)
+            self._database.execute(
+                "insert into resources values (?, ?, ?, ?, ?, ?)", (kind, name, version, _json(body), now, now)
+            )
+            self._tag(arn, tags)
+        return Resource(kind, name, version, body, now, now, version)
+
+    def replace(self, kind: Kind, name: str, body: dict[str, Any]) -> Resource:
+        """Change the body of an input in place."""
+        with self._change():
+            self._database.execute(
+                "update resources set body = ?, updated_ms = ? where kind = ? and name = ?",
+                (_json(body), self._clock.time_ms(), kind, name),
+            )
+        found = self.get(kind, name)
+        assert found is not None  # noqa: S101 - the caller has looked, and holds the account's lock
+        return found
+
+    def remove(self, kind: Kind, name: str, arn: str) -> None:
+        """Forget every version, and the tags."""
+        with self._change():
+            self._database.execute("delete from resources where kind = ? and name = ?", (kind, name))
+            self._database.execute("delete from tags where arn = ?", (arn,))
+
+    def remove_version(self, kind: Kind, name: str, version: int) -> None:
+        """Forget one version: it could not be put in force."""
+        with self._change():
+            self._database.execute(
+                "delete from resources where kind = ? and name = ? and version = ?", (kind, name, version)
+            )
+
+    def get(self, kind: Kind, name: str, version: int | None = None) -> Resource | None:
+        """One version, by default the latest."""
+        row = self._row(
+            f"{_SELECT} where kind = ?1 and name = ?2 and version = coalesce(?3, latest)", kind, name, version
+        )
+        return None if row is None else _resource(row)
+
+    def page(self, kind: Kind, after: str, limit: int) -> list[Resource]:
+        """The latest version of each, in order of names, beginning after one."""
+        return self._resources(
+            f"{_SELECT} where kind = ?1 and name > ?2 and version = latest order by name limit ?3", kind, after, limit
+        )
+
+    def versions(self, kind: Kind, name: str, before: int, limit: int) -> list[Resource]:
+        """Versions of one model, the latest first, beginning below ``before``."""
+        return self._resources(
+            f"{_SELECT} where kind = ?1 and name = ?2 and version < ?3 order by version desc limit ?4",
+            kind, name, before, limit,
+        )  # fmt: skip
+
+    def latest(self, kind: Kind) -> list[Resource]:
+        """The latest version of each."""
+        return self.page(kind, "", -1)
+
+    def created_ms(self, kind: Kind, name: str) -> int:
+        """When the first version still held was made."""
+        return self._number("select min(created_ms) from resources where kind = ? and name = ?", kind, name)
+
+    def count(self, kind: Kind) -> int:
+        """How many there are, versions aside."""
+        return self._number("select count(distinct name) from resources where kind = ?", kind)
+
+    # --- tags --------------------------------------------------------------------------------------------------------
+
+    def tags(self, arn: str) -> dict[str, str]:
+        """A resource's tags, by key."""
+        with self._lock:
+            return dict(self._database.execute("select key, value from tags where arn = ? order by key", (arn,)))
+
+    def tag(self, arn: str, tags: dict[str, str]) -> None:
+        """Add tags, replacing those of the same keys."""
+        with self._change():
+            self._tag(arn, tags)
+
+    def untag(self, arn: str, keys: list[str]) -> None:
+        """Take tags away; those that are not there do not matter."""
+        with self._change():
+            self._database.executemany("delete from tags where arn = ? and key = ?", [(arn, key) for key in keys])
+
+    def _tag(self, arn: str, tags: dict[str, str]) -> None:
+        rows = [(arn, key, value) for key, value in tags.items()]
+        self._database.executemany("insert or replace into tags values (?, ?, ?)", rows)
+
+    # --- options and analyses ----------------------------------------------------------------------------------------
+
+    def option(self, name: str) -> dict[str, Any] | None:
+        """A setting of the account."""
+        row = self._row("select body from options where name = ?", name)
+        return None if row is None else msgspec.json.decode(row[0])
+
+    def set_option(self, name: str, body: dict[str, Any]) -> None:
+        """Keep a setting of the account."""
+        with self._change():
+            self._database.execute("insert or replace into options values (?, ?)", (name, _json(body)))
+
+    def put_analysis(self, analysis: Analysis, *, forget_before_ms: int) -> None:
+        """Keep an analysis as it now stands; those made before an instant go."""
+        with self._change():
+            self._database.execute("delete from analyses where created_ms < ?", (forget_before_ms,))
+            self._database.execute(
+                "insert or replace into analyses values (?, ?, ?, ?)",
+                (analysis.id, analysis.created_ms, analysis.status, _json(analysis.results)),
+            )
+
+    def analysis(self, analysis_id: str) -> Analysis | None:
+        """One analysis."""
+        row = self._row("select id, created_ms, status, results from analyses where id = ?", analysis_id)
+        return None if row is None else Analysis(row[0], row[1], row[2], msgspec.json.decode(row[3]))
+
+    # --- SQLite ------------------------------------------------------------------------------------------------------
+
+    def _number(self, query: str, *values: Any) -> int:
+        row = self._row(query, *values)
+        return 0 if row is None or row[0] is None else int(row[0])
+
+    def _row(self, query: str, *values: Any) -> tuple[Any, ...] | None:
+        with self._lock:
+            row: tuple[Any, ...] | None = self._database.execute(query, values).fetchone()
+            return row
+
+    def _resources(self, query: str, *values: Any) -> list[Resource]:
+        with self._lock:
+            return [_resource(row) for row in self._database.execute(query, values)]
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        with self._lock:
+            self._database.execute("begin immediate")
+            try:
+                yield
+                self._database.execute("commit")
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("rollback")
+                raise
+
+
+_SELECT = (
+    "select * from (select kind, name, version, body, created_ms, updated_ms, "
+    "max(version) over (partition by kind, name) as latest from resources)"
+)
+
+
+def _resource(row: tuple[Any, ...]) -> Resource:
+    kind, name, version, body, created_ms, updated_ms, latest = row
+    return Resource(kind, name, version, msgspec.json.decode(body), created_ms, updated_ms, latest)
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
