@@ -1,0 +1,195 @@
+"""
+The arithmetic of the anomaly model, once in numpy (the reference) and once as an ONNX graph.
+
+Per row: standardise; fill what is missing with the sensor's last value, or its training mean if it never spoke; predict each
+sensor from the others now and from all sensors' last ``lags`` rows; divide the residual by its scale; damp it beyond
+``KNEE`` scales; smooth it. The score is the mean over the sensors that count, a contribution a sensor's share of it.
+
+A machine's state is ``lags + 2`` blocks of S floats: rows since a sensor first spoke (up to ``lags``), the last rows
+(newest first, standardised and filled), and the smoothed squares. Zeros are a machine that has sent nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from wheeltapper_models.conditions import Condition
+from wheeltapper_models.export import FLOAT, INT64, Graph
+from wheeltapper_models.session import NEXT_STATES, ROWS, STATES, Floats, Scored
+
+Doubles = NDArray[np.float64]
+
+KNEE = 5.0  # scales; beyond, a residual's square grows as its logarithm, so that one mad value is soon forgotten
+SENSIBLE = 1e30  # larger values and infinities are missing ones
+DOUBLE = onnx.TensorProto.DOUBLE
+
+
+class Varx(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What training finds, for S sensors.
+
+    Args:
+        lags: how many past rows speak, at least 1.
+        span: of the moving average, in rows.
+        centre, spread: of each sensor in training, shape (S,), in its unit.
+        weights: standardised residual ÷ its scale = [now, 1 row ago, …, lags rows ago] · weights + bias;
+            shape ((lags + 1) · S, S); columns of sensors that do not count are zero.
+        bias: shape (S,).
+        counts: which sensors count towards the score, shape (S,).
+        limit: a score above it is an anomaly.
+        off: while one of these holds, the machine is off: no score, and it starts cold afterwards.
+    """
+
+    lags: int
+    span: float
+    centre: Doubles
+    spread: Doubles
+    weights: Doubles
+    bias: Doubles
+    counts: NDArray[np.bool_]
+    limit: float
+    off: Sequence[tuple[int, Condition]] = ()
+
+    @property
+    def smoothing(self) -> float:
+        """The weight of the newest row in the moving average."""
+        return 2.0 / (self.span + 1.0)
+
+    @property
+    def state_size(self) -> int:
+        """Floats of state per machine."""
+        return (self.lags + 2) * len(self.centre)
+
+
+class _Parts(NamedTuple):
+    """A state, taken apart."""
+
+    since: Doubles
+    lagged: Doubles
+    smooth: Doubles
+
+
+def damp(residual: Doubles) -> Doubles:
+    """
+    The square of a residual up to KNEE, growing as its logarithm beyond, without a jump in value or slope.
+
+    >>> damp(np.array([2.0, -5.0, 5000.0])).round(1)
+    array([  4. ,  25. , 370.4])
+    """
+    size = np.abs(residual) / KNEE
+    damped: Doubles = KNEE**2 * (np.minimum(size, 1.0) ** 2 + 2.0 * np.log(np.maximum(size, 1.0)))
+    return damped
+
+
+def step(model: Varx, rows: Floats, states: Floats) -> Scored:
+    """
+    The reference: one row of each of N machines, in float64 between float32 inputs, states and outputs.
+
+    Args:
+        rows: raw values, shape (N, S), NaN where missing.
+        states: shape (N, ``model.state_size``).
+    """
+    sensors = len(model.centre)
+    state = _take_apart(states.astype(np.float64), sensors)
+    values = rows.astype(np.float64)
+    seen = np.abs(values) < SENSIBLE
+    last = state.lagged[:, :sensors]
+    filled = np.where(seen, (values - model.centre) / model.spread, last)
+    features = np.concatenate([filled, state.lagged], axis=1)
+    square = damp(features @ model.weights + model.bias)
+    heard = seen & (state.since >= model.lags)
+    smooth = np.where(heard, state.smooth + model.smoothing * (square - state.smooth), state.smooth)
+    spoken = seen | (state.since > 0)
+    count = np.where(spoken, np.minimum(state.since + 1.0, model.lags), 0.0)
+    for place, condition in model.off:
+        off = condition.holds((filled * model.spread + model.centre)[:, place])[:, None]
+        smooth, count = np.where(off, 0.0, smooth), np.where(off, 0.0, count)
+    total = smooth.sum(axis=1, keepdims=True)
+    equal = model.counts / model.counts.sum()
+    shares = np.where(total > 0, smooth / np.where(total > 0, total, 1.0), equal)
+    score = (total[:, 0] / model.counts.sum()).astype(np.float32)
+    next_states = np.concatenate([count, filled, state.lagged[:, :-sensors], smooth], axis=1)
+    anomaly = (score > np.float32(model.limit)).astype(np.int64)
+    return Scored(score, anomaly, shares.astype(np.float32), next_states.astype(np.float32))
+
+
+def _take_apart(states: Doubles, sensors: int) -> _Parts:
+    return _Parts(states[:, :sensors], states[:, sensors:-sensors], states[:, -sensors:])
+
+
+def to_onnx(model: Varx, name: str) -> onnx.ModelProto:
+    """The same arithmetic as a graph of standard operators; equal to ``step`` within 1e-5."""
+    sensors = len(model.centre)
+    graph = Graph(sensors, model.state_size)
+    pieces = graph.add(
+        "Split",
+        graph.add("Cast", STATES, to=DOUBLE),
+        graph.constant([sensors] * (model.lags + 2), np.int64),
+        outputs=model.lags + 2,
+        axis=1,
+    )
+    count, lagged, smooth = pieces[0], pieces[1:-1], pieces[-1]
+    values = graph.add("Cast", ROWS, to=DOUBLE)
+    seen = graph.add("Less", graph.add("Abs", values), _double(graph, SENSIBLE))
+    spread, centre = _double(graph, model.spread), _double(graph, model.centre)
+    standard = graph.add("Div", graph.add("Sub", values, centre), spread)
+    filled = graph.add("Where", seen, standard, lagged[0])
+    smooth, count = _remember(graph, model, seen, [filled, *lagged], smooth, count)
+    if model.off:
+        raw = graph.add("Add", graph.add("Mul", filled, spread), centre)
+        off, nothing = _off(graph, model, raw), _double(graph, 0.0)
+        smooth, count = graph.add("Where", off, nothing, smooth), graph.add("Where", off, nothing, count)
+    _speak(graph, model, smooth)
+    parts = graph.add("Concat", count, filled, *lagged[:-1], smooth, axis=1)
+    graph.output(NEXT_STATES, graph.add("Cast", parts, to=FLOAT), model.state_size)
+    return graph.build(name)
+
+
+def _double(graph: Graph, values: Any) -> str:
+    return graph.constant(values, np.float64)
+
+
+def _remember(graph: Graph, model: Varx, seen: str, features: list[str], smooth: str, count: str) -> tuple[str, str]:
+    """The smoothed squares and the counts after this row."""
+    predicted = graph.add("MatMul", graph.add("Concat", *features, axis=1), _double(graph, model.weights / KNEE))
+    size = graph.add("Abs", graph.add("Add", predicted, _double(graph, model.bias / KNEE)))
+    one = _double(graph, 1.0)
+    within = graph.add("Min", size, one)
+    beyond = graph.add("Mul", graph.add("Log", graph.add("Max", size, one)), _double(graph, 2 * KNEE**2))
+    square = graph.add("Add", graph.add("Mul", graph.add("Mul", within, within), _double(graph, KNEE**2)), beyond)
+    lags = _double(graph, float(model.lags))
+    heard = graph.add("And", seen, graph.add("GreaterOrEqual", count, lags))
+    change = graph.add("Mul", graph.add("Sub", square, smooth), _double(graph, model.smoothing))
+    smoothed = graph.add("Where", heard, graph.add("Add", smooth, change), smooth)
+    zero = _double(graph, 0.0)
+    spoken = graph.add("Or", seen, graph.add("Greater", count, zero))
+    counted = graph.add("Where", spoken, graph.add("Min", graph.add("Add", count, one), lags), zero)
+    return smoothed, counted
+
+
+def _off(graph: Graph, model: Varx, raw: str) -> str:
+    """Whether the machine is off, shape (N, 1)."""
+    places = graph.constant([place for place, _ in model.off], np.int64)
+    signs = np.array([-1.0 if condition.below else 1.0 for _, condition in model.off])
+    limits = np.array([condition.value for _, condition in model.off]) * signs
+    signed = graph.add("Mul", graph.add("Gather", raw, places, axis=1), _double(graph, signs))
+    held = graph.add("Cast", graph.add("Greater", signed, _double(graph, limits)), to=FLOAT)
+    return str(graph.add("Cast", graph.add("ReduceMax", held, axes=[1], keepdims=1), to=onnx.TensorProto.BOOL))
+
+
+def _speak(graph: Graph, model: Varx, smooth: str) -> None:
+    """Score, yes or no, and contributions."""
+    counting = int(model.counts.sum())
+    total = graph.add("ReduceSum", smooth, graph.constant([1], np.int64), keepdims=1)
+    some = graph.add("Greater", total, _double(graph, 0.0))
+    shares = graph.add("Where", some, graph.add("Div", smooth, total), _double(graph, model.counts / counting))
+    mean = graph.add("Div", graph.add("Squeeze", total, graph.constant([1], np.int64)), _double(graph, float(counting)))
+    score = graph.add("Cast", mean, to=FLOAT)
+    graph.output("score", score)
+    above = graph.add("Greater", score, graph.constant(np.float32(model.limit)))
+    graph.output("anomaly", graph.add("Cast", above, to=INT64), type_=INT64)
+    graph.output("contributions", graph.add("Cast", shares, to=FLOAT), len(model.counts))
