@@ -7,8 +7,13 @@ It lives in the core because the cloud and the gateway host detectors alike; it 
 from wheeltapper.judge.host import Judge
 from wheeltapper.judge.settings import JudgeSettings
 from wheeltapper.judge.types import (
+    Action,
+    ActionRecord,
+    ActionStatus,
     AlarmOperation,
+    AlarmRecord,
     AlarmView,
+    AuditRecord,
     Deployment,
     DetectorUpdate,
     DetectorView,
@@ -19,8 +24,13 @@ from wheeltapper.judge.types import (
 )
 
 __all__ = [
+    "Action",
+    "ActionRecord",
+    "ActionStatus",
     "AlarmOperation",
+    "AlarmRecord",
     "AlarmView",
+    "AuditRecord",
     "Deployment",
     "DetectorUpdate",
     "DetectorView",

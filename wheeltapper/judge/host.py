@@ -7,88 +7,218 @@ sudden, loads the last snapshot, replays the rest and stands exactly where it st
 journal; every method may be called from any thread.
 """
 
+import logging
+import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from wheeltapper.clock import Clock
+from wheeltapper.detector.settings import DEFAULTS, EngineSettings
+from wheeltapper.errors import UnavailableError
+from wheeltapper.judge import ledger, rows, views
+from wheeltapper.judge.core import Batch, Core
 from wheeltapper.judge.settings import JudgeSettings
 from wheeltapper.judge.types import (
+    Action,
+    ActionRecord,
+    ActionStatus,
     AlarmOperation,
+    AlarmRecord,
     AlarmView,
+    AuditRecord,
     Deployment,
     DetectorUpdate,
     DetectorView,
     Done,
+    Kind,
     Message,
     Refusal,
     Statistics,
 )
+
+log = logging.getLogger(__name__)
+
+DATABASE = "judge.db"
+
+_BATCH_MESSAGES = 20_000
+_IDLE_S = 1.0
+_CHECKPOINT_S = 0.5
+_MEASURE_S = 2.0
+
+T = TypeVar("T")
+
+
+class _Call(Generic[T]):
+    """A question to the judge's thread, answered after everything handed over before it."""
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._function = function
+        self._answered = threading.Event()
+        self._answer: T
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._answer = self._function()
+        except BaseException as error:
+            self._error = error
+        self._answered.set()
+
+    def refuse(self, error: BaseException) -> None:
+        self._error = error
+        self._answered.set()
+
+    def answer(self) -> T:
+        self._answered.wait()
+        if self._error is not None:
+            raise self._error
+        return self._answer
 
 
 class Judge:
     """
     Detectors that survive anything.
 
-    >>> judge = Judge(Path("/var/lib/wheeltapper"), clock, JudgeSettings(), on_pending=delivery.wake)  # doctest: +SKIP
+    >>> judge = Judge(Path("/var/lib/wheeltapper"), clock, JudgeSettings())  # doctest: +SKIP
     >>> judge.start(); judge.declare_inputs({"Reading": ["TT01"]}); judge.deploy(deployment)  # doctest: +SKIP
     >>> judge.put([Message("Reading", b'{"TT01": 71.5}')])  # doctest: +SKIP
     []
     """
 
     def __init__(
-        self, data_dir: Path, clock: Clock, settings: JudgeSettings, *, on_pending: Callable[[], None] | None = None
+        self,
+        data_dir: Path,
+        clock: Clock,
+        settings: JudgeSettings | None = None,
+        *,
+        on_actions: Callable[[list[Action]], None] | None = None,
+        engine: EngineSettings = DEFAULTS,
     ) -> None:
         """
         Args:
             data_dir: holds ``judge.db``; made if missing; one process at a time.
-            on_pending: called on the judge's thread when actions wait for delivery (see ``pending_actions``).
+            on_actions: called on the judge's thread with actions that are durable and to be carried out; must not block.
+                Whoever carries them out says so with ``settle``.
         """
-        raise NotImplementedError
+        self._path = data_dir / DATABASE
+        self._clock = clock
+        self._settings = settings or JudgeSettings()
+        self._engine = engine
+        self._on_actions = on_actions or (lambda _actions: None)
+        self._queue: deque[Batch | _Call[Any]] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._core: Core | None = None
+        self._thread: threading.Thread | None = None
+        self._keeper: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._overgrown = False
+        self._detectors = 0
+        self._journal_bytes = 0
+        self._measured_at = float("-inf")
 
-    def start(self) -> None:
+    def start(self, *, thread: bool = True) -> None:
         """
         Recover and begin to judge.
+
+        Args:
+            thread: without one, every call does its work before it returns, and ``tick`` fires timers: for tests in
+                virtual time and for hosts that have a loop of their own.
 
         Raises:
             UnavailableError: the data directory cannot be written, or another process holds it.
         """
-        raise NotImplementedError
+        core = Core(self._path, self._settings, self._on_actions, self._engine)
+        try:
+            core.recover(self._clock.time_ms())
+        except BaseException:
+            core.journal.close()
+            raise
+        self._core = core
+        self._measure(core)
+        self._emit_pending()
+        if thread:
+            self._thread = threading.Thread(target=self._run, name="judge", daemon=True)
+            self._keeper = threading.Thread(target=self._keep, name="judge-keeper", daemon=True)
+            self._thread.start()
+            self._keeper.start()
 
     def close(self) -> None:
-        """Apply what was submitted, take a snapshot, stop; harmless when repeated."""
-        raise NotImplementedError
+        """Apply what was handed over, take a snapshot, stop; harmless when repeated."""
+        with self._wake:
+            already, self._closing = self._closing, True
+            self._wake.notify()
+        if already or self._core is None:
+            return
+        if self._thread is not None:
+            self._thread.join()
+        self._stop.set()
+        if self._keeper is not None:
+            self._keeper.join()
+        self._core.close()
 
     # --- definitions -------------------------------------------------------------------------------------------------
 
     def declare_inputs(self, inputs: Mapping[str, Sequence[str]]) -> None:
         """Replace the set of inputs (name → attribute paths) that messages may name; durable."""
-        raise NotImplementedError
+        command = rows.Inputs({name: list(paths) for name, paths in inputs.items()})
 
-    def deploy(self, deployment: Deployment, *, migrate: bool = False) -> None:
+        def declare(core: Core) -> None:
+            if core.models.inputs != command.inputs:
+                core.command(command, self._now())
+
+        self._ask(declare)
+
+    def deploy(self, deployment: Deployment, *, migrate: bool = False, by: str = "") -> None:
         """
-        Put a definition in force, replacing any version of the same name and kind; durable when this returns.
+        Put a definition in force, replacing any version of the same name; durable when this returns.
 
-        Its detectors are deleted, as AWS does, or with ``migrate`` keep state, variables and timers whose names still exist.
+        Its detectors are deleted, as AWS does, or with ``migrate`` keep state, variables and timers whose names still
+        exist. Deploying what is in force already changes nothing.
 
         Raises:
             DefinitionError: the definition is not valid, or cannot take over the detectors.
             UnavailableError: the journal cannot be written.
         """
-        raise NotImplementedError
+        command = rows.Deploy(deployment, migrate)
 
-    def withdraw(self, name: str, *, kind: str = "detector") -> None:
+        def deploy_new(core: Core) -> None:
+            if deployment not in core.models.deployments():
+                core.command(command, self._now(), self._audit(by, "deploy", deployment.name, "", deployment.version))
+
+        self._ask(deploy_new)
+
+    def withdraw(self, name: str, *, kind: Kind = "detector", by: str = "") -> None:
         """Take a model and its detectors out of force; harmless when it is not in force."""
-        raise NotImplementedError
+
+        def withdraw(core: Core) -> None:
+            present = core.models.get(name)
+            if present is not None and present.kind == kind:
+                core.command(rows.Withdraw(name), self._now(), self._audit(by, "withdraw", name))
+
+        self._ask(withdraw)
 
     def deployments(self) -> list[Deployment]:
         """What is in force."""
-        raise NotImplementedError
+        return self._ask(lambda core: core.models.deployments())
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
     def submit(self, messages: Sequence[Message], done: Done) -> None:
-        """Hand over a batch without waiting; ``done`` is called when it is durable and applied."""
-        raise NotImplementedError
+        """Hand over a batch without waiting; ``done`` is called when it is durable and applied, or refused."""
+        batch = Batch(messages, done)
+        with self._wake:
+            accepted = not self._closing and self._core is not None
+            if accepted and self._thread is not None:
+                self._queue.append(batch)
+                self._wake.notify()
+                return
+        if not accepted:
+            done([Refusal(index, "unavailable", "judge: closed") for index in range(len(messages))])
+            return
+        self._work([batch])
 
     def put(self, messages: Sequence[Message]) -> list[Refusal]:
         """
@@ -97,42 +227,277 @@ class Judge:
         Raises:
             UnavailableError: nothing of it could be written (disk full, closing); send it again later.
         """
-        raise NotImplementedError
+        finished = threading.Event()
+        refusals: list[Refusal] = []
+
+        def done(refused: Sequence[Refusal]) -> None:
+            refusals.extend(refused)
+            finished.set()
+
+        self.submit(messages, done)
+        finished.wait()
+        if any(refusal.reason == "unavailable" for refusal in refusals):
+            raise UnavailableError(refusals[0].detail)
+        return refusals
 
     # --- operators ---------------------------------------------------------------------------------------------------
 
-    def update_detectors(self, updates: Sequence[DetectorUpdate]) -> list[Refusal]:
+    def update_detectors(self, updates: Sequence[DetectorUpdate], *, by: str = "") -> list[Refusal]:
         """BatchUpdateDetector: durable and applied on return; creates a detector that is not there."""
-        raise NotImplementedError
+        audit = [record for each in updates for record in self._audit(by, "update", each.model, each.key, each.state)]
+        return self._ask(lambda core: core.command(rows.Update(list(updates)), self._now(), audit))
 
-    def delete_detectors(self, targets: Sequence[tuple[str, str]]) -> list[Refusal]:
+    def delete_detectors(self, targets: Sequence[tuple[str, str]], *, by: str = "") -> list[Refusal]:
         """BatchDeleteDetector: (model, key) pairs; durable and applied on return."""
-        raise NotImplementedError
+        audit = [record for model, key in targets for record in self._audit(by, "delete", model, key)]
+        return self._ask(lambda core: core.command(rows.Delete(list(targets)), self._now(), audit))
 
     def operate_alarms(self, operations: Sequence[AlarmOperation]) -> list[Refusal]:
         """Acknowledge, disable, enable, reset, snooze; durable and applied on return."""
-        raise NotImplementedError
+        audit = [
+            record
+            for each in operations
+            for record in self._audit(each.by, each.operation, each.model, each.key, each.note)
+        ]
+        return self._ask(lambda core: core.command(rows.Operate(list(operations)), self._now(), audit))
+
+    def acknowledge(self, alarm_id: str, *, by: str, note: str = "") -> AlarmRecord | None:
+        """
+        Note who has taken up an alarm of a detector model; the detector itself is not told.
+
+        Returns:
+            The alarm, None where there is none of this id.
+        """
+
+        def acknowledge(core: Core) -> AlarmRecord | None:
+            now_ms = self._now()
+            with core.journal.transaction() as connection:
+                core.ledger.flush(connection)
+                record = ledger.acknowledge(connection, alarm_id, by, note, now_ms)
+                if record is not None:
+                    ledger.write_audit(connection, self._audit(by, "acknowledge", record.model, record.key, note))
+            core.ledger.committed()
+            return record
+
+        return self._ask(acknowledge)
+
+    # --- actions -----------------------------------------------------------------------------------------------------
+
+    def settle(self, action_id: str, status: ActionStatus, *, attempts: int = 1, detail: str = "") -> None:
+        """Say what became of an action; on disk soon, for a repeat of it is harmless."""
+        now_ms = self._now()
+        self._post(lambda core: core.ledger.settle_action(action_id, status, attempts, now_ms, detail))
+
+    def replay_actions(self, action_ids: Sequence[str], *, by: str = "") -> int:
+        """Try again what was parked, failed or undelivered; returns how many there were."""
+
+        def replay(core: Core) -> int:
+            core.flush()
+            with core.journal.transaction() as connection:
+                again = ledger.reopen(connection, action_ids)
+                audit = [
+                    record for each in again for record in self._audit(by, "replay", each.model, each.key, each.id)
+                ]
+                ledger.write_audit(connection, audit)
+            core.ledger.count_open(core.journal.connection)
+            self._on_actions(again)
+            return len(again)
+
+        return self._ask(replay)
+
+    def pending_actions(self, after: tuple[int, str] = (0, ""), limit: int = 1000) -> list[Action]:
+        """The oldest actions that wait, behind a (time_ms, id)."""
+        return self._read(lambda connection: ledger.read_pending(connection, after, limit))
+
+    def actions(self, statuses: Sequence[ActionStatus] = (), *, limit: int = 1000) -> list[ActionRecord]:
+        """What became of the newest actions."""
+        return self._read(lambda connection: ledger.read_actions(connection, statuses, limit=limit))
 
     # --- queries, consistent with what is applied --------------------------------------------------------------------
 
     def detector(self, model: str, key: str = "") -> DetectorView | None:
         """One detector of a detector model."""
-        raise NotImplementedError
+        return self._ask(lambda core: views.detector(core.shard, model, key))
 
     def detectors(
         self, model: str, *, state: str | None = None, after: str | None = None, limit: int = 250
     ) -> list[DetectorView]:
         """A page of a model's detectors in order of their keys, beginning after the key ``after``."""
-        raise NotImplementedError
+        return self._ask(lambda core: views.detectors(core.shard, model, state, after, limit))
 
     def alarm(self, model: str, key: str = "") -> AlarmView | None:
         """One alarm of an alarm model."""
-        raise NotImplementedError
+        return self._ask(lambda core: views.alarm(core.shard, core.models.get(model), key))
 
     def alarms(self, model: str, *, after: str | None = None, limit: int = 250) -> list[AlarmView]:
         """A page of an alarm model's alarms in order of their keys."""
-        raise NotImplementedError
+        return self._ask(lambda core: views.alarms(core.shard, core.models.get(model), after, limit))
+
+    def raised_alarms(self, *, closed: bool = False, limit: int = 1000) -> list[AlarmRecord]:
+        """Alarms that stand open (or, with ``closed``, those that are over too), of detector and alarm models alike."""
+        return self._read(lambda connection: ledger.read_alarms(connection, closed=closed, limit=limit))
+
+    def raised_alarm(self, alarm_id: str) -> AlarmRecord | None:
+        """One of them."""
+        return self._read(lambda connection: ledger.read_alarm(connection, alarm_id))
+
+    def audit_trail(self, *, limit: int = 1000) -> list[AuditRecord]:
+        """Who did what, oldest first."""
+        return self._read(lambda connection: ledger.read_audit(connection, limit=limit))
 
     def statistics(self) -> Statistics:
         """Counters and depths; does not wait for the judge's thread."""
-        raise NotImplementedError
+        core = self._running()
+        counters = core.counters
+        return Statistics(
+            accepted=counters.accepted,
+            repeated=counters.repeated,
+            refused=counters.refused,
+            dropped=counters.dropped,
+            applied_position=core.journal.position,
+            snapshot_position=core.snapshots.base.position,
+            queue_depth=len(self._queue),
+            detectors=self._detectors,
+            actions_pending=core.ledger.count("pending"),
+            actions_parked=core.ledger.count("parked"),
+            last_commit_ms=counters.last_commit_ms,
+            journal_bytes=self._journal_bytes,
+            writable=counters.writable,
+        )
+
+    # --- the judge's thread ------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Fire due timers and do a little upkeep; only where ``start`` made no thread."""
+        self._work([])
+
+    def _now(self) -> int:
+        return self._clock.time_ms()
+
+    def _audit(self, by: str, what: str, model: str, key: str = "", note: str = "") -> list[AuditRecord]:
+        """The record of an act; acts of the system itself, which name nobody, leave none."""
+        if not by:
+            return []
+        return [AuditRecord(time_ms=self._now(), who=by, what=what, model=model, key=key, note=note)]
+
+    def _running(self) -> Core:
+        if self._core is None:
+            raise UnavailableError("judge: not started")
+        return self._core
+
+    def _ask(self, function: Callable[[Core], T]) -> T:
+        core = self._running()
+        call = _Call(lambda: function(core))
+        self._enqueue(call)
+        return call.answer()
+
+    def _post(self, function: Callable[[Core], None]) -> None:
+        core = self._running()
+        self._enqueue(_Call(lambda: function(core)))
+
+    def _enqueue(self, call: _Call[Any]) -> None:
+        with self._wake:
+            threaded = self._thread is not None and threading.current_thread() is not self._thread
+            if self._closing and not (self._thread is not None and self._thread.is_alive()):
+                call.refuse(UnavailableError("judge: closed"))
+                return
+            if threaded:
+                self._queue.append(call)
+                self._wake.notify()
+                return
+        call.run()
+
+    def _read(self, function: Callable[[Any], T]) -> T:
+        """Read the tables on the caller's thread, after everything settled so far is in them."""
+        core = self._running()
+        self._ask(lambda core: core.flush())
+        connection = core.journal.reader()
+        try:
+            return function(connection)
+        finally:
+            connection.close()
+
+    def _run(self) -> None:
+        while True:
+            work = self._next_work()
+            if work is None:
+                return
+            try:
+                self._work(work)
+            except Exception:
+                log.exception("judge: failed; going on")
+
+    def _next_work(self) -> list[Batch | _Call[Any]] | None:
+        """What has been handed over, as soon as there is something or a timer is due; None when closed and done."""
+        with self._wake:
+            if not self._queue and not self._closing:
+                self._wake.wait(self._patience_s())
+            if not self._queue:
+                return None if self._closing else []
+            work: list[Batch | _Call[Any]] = []
+            count = 0
+            while self._queue and count < _BATCH_MESSAGES:
+                item = self._queue.popleft()
+                count += len(item.messages) if isinstance(item, Batch) else 1
+                work.append(item)
+            return work
+
+    def _patience_s(self) -> float:
+        core = self._running()
+        if core.snapshots.in_round or core.ledger.waiting:
+            return 0.0
+        due_ms = core.next_timer_ms()
+        return _IDLE_S if due_ms is None else min(max((due_ms - self._now()) / 1000, 0.0), _IDLE_S)
+
+    def _work(self, work: Sequence[Batch | _Call[Any]]) -> None:
+        """Timers that are due, then what was handed over, in order, then upkeep."""
+        core = self._running()
+        now_ms = self._now()
+        batches: list[Batch] = []
+        for item in work:
+            if isinstance(item, Batch):
+                batches.append(item)
+                continue
+            if batches:
+                core.accept(batches, now_ms)
+                batches = []
+            item.run()
+        if batches:
+            core.accept(batches, now_ms)
+        self._fire_timers(core, now_ms)
+        self._upkeep(core, now_ms, idle=not self._queue)
+
+    def _fire_timers(self, core: Core, now_ms: int) -> None:
+        try:
+            core.fire_timers(now_ms)
+        except UnavailableError as error:
+            log.warning("judge: timers wait: %s", error)
+            self._stop.wait(0.1)
+
+    def _upkeep(self, core: Core, now_ms: int, *, idle: bool) -> None:
+        if idle:
+            core.flush()
+        core.maintain(now_ms)
+        if self._clock.monotonic() - self._measured_at >= _MEASURE_S:
+            self._measure(core)
+        if self._overgrown:
+            self._overgrown = False
+            core.journal.truncate()
+
+    def _measure(self, core: Core) -> None:
+        """What statistics tell and is too dear to be looked up at every scrape."""
+        self._measured_at = self._clock.monotonic()
+        self._detectors = core.models.count()
+        self._journal_bytes = core.journal.size()
+
+    def _keep(self) -> None:
+        """Checkpoint beside the writer, so that no commit has to."""
+        core = self._running()
+        while not self._stop.wait(_CHECKPOINT_S):
+            self._overgrown = core.journal.checkpoint() or self._overgrown
+
+    def _emit_pending(self) -> None:
+        after = (0, "")
+        while pending := self.pending_actions(after):
+            self._on_actions(pending)
+            after = (pending[-1].time_ms, pending[-1].id)

@@ -5,7 +5,6 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-Scalar = bool | int | float | str
 Reason = Literal["unknown input", "invalid", "not found", "unavailable"]
 Kind = Literal["detector", "alarm"]
 
@@ -38,12 +37,17 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class DetectorUpdate(msgspec.Struct, frozen=True, kw_only=True):
-    """Put one detector into a state; variables and timers (name → seconds from now) replace what it had."""
+    """
+    Put one detector into a state.
+
+    Variables (name → expression text, such as ``22.5`` or ``"text"``) and timers (name → seconds from now) replace what it
+    had.
+    """
 
     model: str
     key: str = ""
     state: str
-    variables: dict[str, Scalar] = {}
+    variables: dict[str, str] = {}
     timers: dict[str, int] = {}
 
 
@@ -100,6 +104,79 @@ class AlarmView(msgspec.Struct, frozen=True, kw_only=True):
     system_event: str | None
     created_ms: int
     updated_ms: int
+
+
+ActionStatus = Literal["pending", "delivered", "undelivered", "failed", "parked"]
+
+
+class Action(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    One thing to be done outside.
+
+    Attributes:
+        id: the same after a crash and a replay, so that a receiver can drop a repeat.
+        type: an IoT Events action (``sns``, ``lambda``, …), ``notification`` of an alarm model, or ``publish``, which is
+            Wheeltapper's own news of a state change or an alarm.
+        target: the ARN, URL, topic, table or input that the definition names.
+        parameters: the evaluated parameters under AWS's names, without the payload.
+        payload: what is sent.
+        time_ms: the detector's clock when it was emitted.
+        hops: how many ``iotEvents`` actions lie behind it.
+    """
+
+    id: str
+    model: str
+    key: str
+    thing: str
+    event: str
+    type: str
+    target: str
+    payload: bytes
+    time_ms: int
+    parameters: dict[str, Any] = {}
+    hops: int = 0
+
+
+class ActionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An action and what became of it."""
+
+    action: Action
+    status: ActionStatus
+    attempts: int = 0
+    settled_ms: int | None = None
+    detail: str = ""
+
+
+class AlarmRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    A detector entered an alarm state.
+
+    ``body`` is the JSON of messages.Alarm, ``state`` where the detector is now, ``sequence >> 24`` the journal's position.
+    """
+
+    id: str
+    sequence: int
+    model: str
+    key: str
+    state: str
+    severity: int | None
+    raised_ms: int
+    body: msgspec.Raw
+    cleared_ms: int | None = None
+    acknowledged_ms: int | None = None
+    acknowledged_by: str = ""
+    note: str = ""
+
+
+class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Who did what to which detector, and why."""
+
+    time_ms: int
+    who: str
+    what: str
+    model: str
+    key: str = ""
+    note: str = ""
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):

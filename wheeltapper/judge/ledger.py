@@ -1,0 +1,249 @@
+"""
+What became of every action, which alarms are open, and who did what: the tables operators look at.
+
+Writes are collected in memory and go into the next transaction of the journal. All of them can be repeated: a replay after
+a crash inserts what is missing and leaves alone what is there.
+"""
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from wheeltapper.judge.types import Action, ActionRecord, ActionStatus, AlarmRecord, AuditRecord
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS action (
+    id TEXT PRIMARY KEY, time_ms INTEGER NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL, type TEXT NOT NULL,
+    target TEXT NOT NULL, body BLOB NOT NULL, status TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
+    settled_ms INTEGER, detail TEXT NOT NULL DEFAULT '') WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS action_open ON action(time_ms, id) WHERE status <> 'delivered';
+CREATE INDEX IF NOT EXISTS action_age ON action(time_ms);
+CREATE TABLE IF NOT EXISTS alarm (
+    id TEXT PRIMARY KEY, sequence INTEGER NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL, state TEXT NOT NULL,
+    severity INTEGER, raised_ms INTEGER NOT NULL, cleared_ms INTEGER, body BLOB NOT NULL, acknowledged_ms INTEGER,
+    acknowledged_by TEXT NOT NULL DEFAULT '', note TEXT NOT NULL DEFAULT '') WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS alarm_open ON alarm(model, key) WHERE cleared_ms IS NULL;
+CREATE INDEX IF NOT EXISTS alarm_age ON alarm(raised_ms);
+CREATE TABLE IF NOT EXISTS audit (
+    number INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL, model TEXT NOT NULL,
+    key TEXT NOT NULL, note TEXT NOT NULL);
+"""
+
+_ACTION_COLUMNS = "body, status, attempts, settled_ms, detail"
+_ALARM_COLUMNS = (
+    "id, sequence, model, key, state, severity, raised_ms, cleared_ms, body, acknowledged_ms, acknowledged_by, note"
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Action)
+
+
+class Ledger:
+    """The pending writes; owned by the judge's thread."""
+
+    def __init__(self) -> None:
+        self._writes: list[tuple[str, tuple[Any, ...]]] = []
+        self._flushed = 0
+        self._open: dict[str, int] = {}
+
+    @staticmethod
+    def prepare(connection: sqlite3.Connection) -> None:
+        """Make the tables."""
+        for statement in filter(str.strip, _SCHEMA.split(";")):
+            connection.execute(statement)
+
+    @property
+    def waiting(self) -> int:
+        """Writes that no transaction holds yet."""
+        return len(self._writes)
+
+    def flush(self, connection: sqlite3.Connection) -> None:
+        """Write what is waiting; it is forgotten only by ``committed``."""
+        for statement, arguments in self._writes:
+            connection.execute(statement, arguments)
+        self._flushed = len(self._writes)
+
+    def committed(self) -> None:
+        """Forget what the last flush wrote."""
+        del self._writes[: self._flushed]
+        self._flushed = 0
+
+    def count_open(self, connection: sqlite3.Connection) -> None:
+        """Count what is not delivered; kept up from here on by what is written."""
+        self._open = dict(
+            connection.execute("SELECT status, count(*) FROM action WHERE status <> 'delivered' GROUP BY status")
+        )
+
+    def count(self, status: ActionStatus) -> int:
+        """How many actions have a status other than delivered."""
+        return self._open.get(status, 0)
+
+    def add_action(self, action: Action) -> None:
+        """Record an action as pending, unless it is known."""
+        self._open["pending"] = self._open.get("pending", 0) + 1
+        self._write(
+            "INSERT OR IGNORE INTO action (id, time_ms, model, key, type, target, body, status)"
+            " VALUES (?,?,?,?,?,?,?,'pending')",
+            (action.id, action.time_ms, action.model, action.key, action.type, action.target, _encoder.encode(action)),
+        )
+
+    def settle_action(self, action_id: str, status: ActionStatus, attempts: int, at_ms: int, detail: str) -> None:
+        """Record what became of a pending action."""
+        self._open["pending"] = self._open.get("pending", 0) - 1
+        self._open[status] = self._open.get(status, 0) + 1
+        self._write(
+            "UPDATE action SET status=?, attempts=?, settled_ms=?, detail=? WHERE id=?",
+            (status, attempts, at_ms, detail[:1000], action_id),
+        )
+
+    def raise_alarm(self, record: AlarmRecord) -> None:
+        """Record an alarm as open, unless it is known."""
+        self._write(
+            "INSERT OR IGNORE INTO alarm (id, sequence, model, key, state, severity, raised_ms, body)"
+            " VALUES (?,?,?,?,?,?,?,?)",
+            (
+                record.id,
+                record.sequence,
+                record.model,
+                record.key,
+                record.state,
+                record.severity,
+                record.raised_ms,
+                bytes(record.body),
+            ),
+        )
+
+    def move_alarm(self, model: str, key: str, state: str, sequence: int) -> None:
+        """Note the state that open alarms of a detector are in now."""
+        self._write(
+            "UPDATE alarm SET state=? WHERE model=? AND key=? AND cleared_ms IS NULL AND sequence < ?",
+            (state, model, key, sequence),
+        )
+
+    def clear_alarms(self, model: str, key: str | None, sequence: int, at_ms: int) -> None:
+        """Close the open alarms that a detector (or, without a key, a whole model) raised before this."""
+        self._write(
+            "UPDATE alarm SET cleared_ms=? WHERE model=? AND (? IS NULL OR key=?) AND cleared_ms IS NULL AND sequence < ?",
+            (at_ms, model, key, key, sequence),
+        )
+
+    def acknowledge_alarms(self, model: str, key: str, who: str, note: str, sequence: int, at_ms: int) -> None:
+        """Note who acknowledged a detector's open alarms."""
+        self._write(
+            "UPDATE alarm SET acknowledged_ms=?, acknowledged_by=?, note=?"
+            " WHERE model=? AND key=? AND cleared_ms IS NULL AND acknowledged_ms IS NULL AND sequence < ?",
+            (at_ms, who, note, model, key, sequence),
+        )
+
+    def prune(self, before_ms: int) -> None:
+        """Forget delivered actions and closed alarms older than this; what is open stays."""
+        self._write(
+            "DELETE FROM action WHERE time_ms < ? AND status IN ('delivered', 'failed', 'undelivered')", (before_ms,)
+        )
+        self._write("DELETE FROM alarm WHERE raised_ms < ? AND cleared_ms IS NOT NULL", (before_ms,))
+
+    def _write(self, statement: str, arguments: tuple[Any, ...]) -> None:
+        self._writes.append((statement, arguments))
+
+
+def read_actions(
+    connection: sqlite3.Connection, statuses: Iterable[ActionStatus] = (), *, limit: int = 1000
+) -> list[ActionRecord]:
+    """Actions in order of their time, of any status or of those named; the newest where there are more than ``limit``."""
+    wanted = list(statuses)
+    condition = f"WHERE status IN ({','.join('?' * len(wanted))})" if wanted else ""
+    rows = connection.execute(
+        f"SELECT {_ACTION_COLUMNS} FROM action {condition} ORDER BY time_ms DESC, id LIMIT ?",  # noqa: S608 - placeholders
+        (*wanted, limit),
+    ).fetchall()
+    return [_action_record(row) for row in reversed(rows)]
+
+
+def read_pending(connection: sqlite3.Connection, after: tuple[int, str], limit: int) -> list[Action]:
+    """The oldest pending actions behind a (time, id)."""
+    rows = connection.execute(
+        "SELECT body FROM action WHERE status = 'pending' AND status <> 'delivered' AND (time_ms, id) > (?, ?)"
+        " ORDER BY time_ms, id LIMIT ?",
+        (*after, limit),
+    ).fetchall()
+    return [_decoder.decode(body) for (body,) in rows]
+
+
+def read_action(connection: sqlite3.Connection, action_id: str) -> ActionRecord | None:
+    """One action."""
+    row = connection.execute(f"SELECT {_ACTION_COLUMNS} FROM action WHERE id = ?", (action_id,)).fetchone()  # noqa: S608
+    return _action_record(row) if row else None
+
+
+def read_alarms(connection: sqlite3.Connection, *, closed: bool = False, limit: int = 1000) -> list[AlarmRecord]:
+    """Open alarms, or all, the most severe and oldest first, what is unacknowledged before what is not."""
+    condition = "" if closed else "WHERE cleared_ms IS NULL"
+    rows = connection.execute(
+        f"SELECT {_ALARM_COLUMNS} FROM alarm {condition} ORDER BY cleared_ms IS NOT NULL,"  # noqa: S608 - constants
+        " acknowledged_ms IS NOT NULL, coalesce(severity, 0) DESC, raised_ms LIMIT ?",
+        (limit,),
+    )
+    return [_alarm_record(row) for row in rows]
+
+
+def read_alarm(connection: sqlite3.Connection, alarm_id: str) -> AlarmRecord | None:
+    """One alarm."""
+    row = connection.execute(f"SELECT {_ALARM_COLUMNS} FROM alarm WHERE id = ?", (alarm_id,)).fetchone()  # noqa: S608
+    return _alarm_record(row) if row else None
+
+
+def acknowledge(connection: sqlite3.Connection, alarm_id: str, who: str, note: str, at_ms: int) -> AlarmRecord | None:
+    """Note who has taken up an alarm; gives the alarm, None where there is none."""
+    connection.execute(
+        "UPDATE alarm SET acknowledged_ms=?, acknowledged_by=?, note=? WHERE id=? AND acknowledged_ms IS NULL",
+        (at_ms, who, note, alarm_id),
+    )
+    return read_alarm(connection, alarm_id)
+
+
+def reopen(connection: sqlite3.Connection, action_ids: Iterable[str]) -> list[Action]:
+    """Make parked, failed and undelivered actions pending again; gives those that were."""
+    again = []
+    for action_id in action_ids:
+        changed = connection.execute(
+            "UPDATE action SET status='pending', attempts=0, detail='' WHERE id=?"
+            " AND status IN ('parked', 'failed', 'undelivered')",
+            (action_id,),
+        )
+        record = read_action(connection, action_id) if changed.rowcount else None
+        if record is not None:
+            again.append(record.action)
+    return again
+
+
+def write_audit(connection: sqlite3.Connection, records: Iterable[AuditRecord]) -> None:
+    """Record who did what, in the transaction that makes it durable."""
+    for record in records:
+        connection.execute(
+            "INSERT INTO audit (time_ms, who, what, model, key, note) VALUES (?,?,?,?,?,?)",
+            (record.time_ms, record.who, record.what, record.model, record.key, record.note),
+        )
+
+
+def read_audit(connection: sqlite3.Connection, *, limit: int = 1000) -> list[AuditRecord]:
+    """The newest records, oldest first."""
+    rows = connection.execute(
+        "SELECT time_ms, who, what, model, key, note FROM audit ORDER BY number DESC LIMIT ?", (limit,)
+    ).fetchall()
+    names = ("time_ms", "who", "what", "model", "key", "note")
+    return [AuditRecord(**dict(zip(names, row, strict=True))) for row in reversed(rows)]
+
+
+def _action_record(row: tuple[Any, ...]) -> ActionRecord:
+    body, status, attempts, settled_ms, detail = row
+    return ActionRecord(
+        action=_decoder.decode(body), status=status, attempts=attempts, settled_ms=settled_ms, detail=detail
+    )
+
+
+def _alarm_record(row: tuple[Any, ...]) -> AlarmRecord:
+    values = dict(zip(_ALARM_COLUMNS.split(", "), row, strict=True))
+    values["body"] = msgspec.Raw(values["body"])
+    return AlarmRecord(**values)
