@@ -15,6 +15,7 @@ from wheeltapper.errors import SettingsError
 from wheeltapper_cloud.wire import MODELS
 
 SEARCHED = Path("~/.aws/models")
+_SHIPPED = files("wheeltapper_cloud") / "service_models"
 VARIABLES = (
     "AWS_ENDPOINT_URL_IOT_EVENTS",
     "AWS_ENDPOINT_URL_IOT_EVENTS_DATA",
@@ -42,7 +43,7 @@ def install(folder: Path | None = None) -> list[Path]:
         for service, version in MODELS.items():
             place = target / service / version
             place.mkdir(parents=True, exist_ok=True)
-            with as_file(files("wheeltapper_cloud") / "service_models" / service / version) as source:
+            with as_file(_SHIPPED / service / version) as source:
                 for file in sorted(source.iterdir()):
                     (place / file.name).write_bytes(file.read_bytes())
                     written.append(place / file.name)
@@ -57,9 +58,12 @@ def variables(endpoint: str, folder: Path | None = None) -> dict[str, str]:
 
     Args:
         endpoint: for example ``http://127.0.0.1:8600``.
-        folder: where the models were installed, if not in ``~/.aws/models``.
+        folder: where the models were installed, if not in ``~/.aws/models``; where they are in neither, the package's own
+            folder is named.
     """
     found = dict.fromkeys(VARIABLES, endpoint)
+    if folder is None and not all((SEARCHED.expanduser() / service).is_dir() for service in MODELS):
+        folder = Path(str(_SHIPPED))
     if folder is not None:
         others = [part for part in os.environ.get("AWS_DATA_PATH", "").split(os.pathsep) if part]
         path = str(folder.expanduser().absolute())

@@ -1,7 +1,163 @@
-"""The commands of this room."""
+"""The commands of this room: ``cloud serve``, ``cloud keys``, ``boto``, and those of its other modules."""
+
+import argparse
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wheeltapper.cli import Commands
+
+if TYPE_CHECKING:
+    from wheeltapper_cloud.keys import KeyStore
+
+# Modules with a ``register`` of their own.
+_OTHERS = ("operators", "exports", "registry", "trigger")
 
 
 def register(commands: Commands) -> None:
     """Add this room's commands."""
+    cloud = commands.group("cloud", help="the cloud companion: AWS IoT Events on your own machine")
+    _register_serve(cloud)
+    _register_keys(cloud.group("keys", help="access keys for those who call the cloud companion"))
+    _register_boto(commands.group("boto", help="let boto3 and the AWS CLI find the cloud companion"))
+    for name in _OTHERS:
+        module = f"wheeltapper_cloud.{name}"
+        if importlib.util.find_spec(module) is not None:
+            importlib.import_module(module).register(commands)
+
+
+def _register_serve(cloud: Commands) -> None:
+    parser = cloud.add(
+        "serve",
+        _serve,
+        help="serve the operations of AWS IoT Events, judge messages and act",
+        example="wheeltapper cloud serve --data-dir ./cloud-data --broker mqtt://127.0.0.1:1883 --config cloud.toml",
+    )
+    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1); any other needs access keys")
+    parser.add_argument("--port", type=int, help="port to listen on (default: 8600); 0 takes a free one")
+    _add_data_dir(parser)
+    parser.add_argument("--broker", metavar="URL", help="mqtt://host:port to listen to and publish on (default: none)")
+    parser.add_argument(
+        "--config", type=Path, metavar="TOML", help="cloud.toml: inputs, models, rules, actions, limits"
+    )
+    parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+
+
+def _register_keys(keys: Commands) -> None:
+    create = keys.add(
+        "create",
+        _create_key,
+        help="make an access key and show its secret once",
+        example="wheeltapper cloud keys create ops",
+    )
+    create.add_argument("name", nargs="?", default="", help="whose it is; named in the audit trail")
+    listing = keys.add("list", _list_keys, help="show the access keys", example="wheeltapper cloud keys list --json")
+    revoke = keys.add(
+        "revoke", _revoke_key, help="forget an access key", example="wheeltapper cloud keys revoke WTAKQ7M2XN5TB3LDZJRA"
+    )
+    revoke.add_argument("id", help="the access key's id")
+    for parser in (create, listing, revoke):
+        _add_data_dir(parser)
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _register_boto(boto: Commands) -> None:
+    install = boto.add(
+        "install",
+        _install,
+        help="put the service models where botocore finds them",
+        example='eval "$(wheeltapper boto install)"',
+    )
+    env = boto.add(
+        "env",
+        _env,
+        help="print the variables that send boto3 and the AWS CLI to the cloud companion",
+        example='eval "$(wheeltapper boto env --endpoint http://127.0.0.1:8600)"',
+    )
+    for parser in (install, env):
+        parser.add_argument("--dir", type=Path, help="folder of the service models (default: ~/.aws/models)")
+        parser.add_argument("--endpoint", default="http://127.0.0.1:8600", metavar="URL", help="the cloud companion")
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_data_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="where data is kept (default: ~/.local/share/wheeltapper/cloud)"
+    )
+
+
+def _serve(options: argparse.Namespace) -> int:
+    import msgspec
+
+    from wheeltapper.logs import set_up
+    from wheeltapper_cloud.serve import serve
+    from wheeltapper_cloud.settings import CloudSettings, default_data_dir, load
+
+    set_up(options.log_level)
+    settings = load(options.config) if options.config is not None else CloudSettings()
+    given = {name: value for name in ("host", "port") if (value := getattr(options, name)) is not None}
+    settings = msgspec.structs.replace(settings, server=msgspec.structs.replace(settings.server, **given))
+    if options.broker is not None:
+        settings = msgspec.structs.replace(settings, broker=options.broker)
+    serve(settings, options.data_dir or default_data_dir())
+    return 0
+
+
+def _create_key(options: argparse.Namespace) -> int:
+    made = _keys(options).create(options.name)
+    found = {"AccessKeyId": made.access_key_id, "SecretAccessKey": made.secret_access_key, "Name": made.name}
+    if options.json:
+        print(json.dumps(found))
+    else:
+        print(f"export AWS_ACCESS_KEY_ID={made.access_key_id}\nexport AWS_SECRET_ACCESS_KEY={made.secret_access_key}")
+    return 0
+
+
+def _list_keys(options: argparse.Namespace) -> int:
+    from wheeltapper.times import iso_of
+
+    keys = _keys(options).all()
+    if options.json:
+        rows = [{"AccessKeyId": key.access_key_id, "Name": key.name, "CreatedMs": key.created_ms} for key in keys]
+        print(json.dumps(rows))
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("access key", "name", "created")
+    for key in keys:
+        table.add_row(key.access_key_id, key.name, iso_of(key.created_ms))
+    Console().print(table)
+    return 0
+
+
+def _revoke_key(options: argparse.Namespace) -> int:
+    _keys(options).revoke(options.id)
+    print(json.dumps({"AccessKeyId": options.id}) if options.json else f"revoked {options.id}")
+    return 0
+
+
+def _keys(options: argparse.Namespace) -> "KeyStore":
+    from wheeltapper.clock import SystemClock
+    from wheeltapper_cloud.keys import KeyStore
+    from wheeltapper_cloud.settings import default_data_dir
+
+    return KeyStore(options.data_dir or default_data_dir(), SystemClock())
+
+
+def _install(options: argparse.Namespace) -> int:
+    from wheeltapper_cloud.boto import install
+
+    for path in install(options.dir):
+        print(f"wrote {path}", file=sys.stderr)
+    return _env(options)
+
+
+def _env(options: argparse.Namespace) -> int:
+    from wheeltapper_cloud.boto import exports, variables
+
+    found = variables(options.endpoint, options.dir)
+    print(json.dumps(found) if options.json else exports(found))
+    return 0

@@ -63,7 +63,7 @@ class Account:
             names = {key[:2] for key in wanted}
             for kind, name, _ in in_force:
                 if (kind, name) not in names:
-                    self.judge.withdraw(name, kind=kind)
+                    self.judge.withdraw(name)
             for key, found in wanted.items():
                 if key not in in_force:
                     self.judge.deploy(_deployment(found))
@@ -73,14 +73,16 @@ class Account:
         server = self.settings.server
         return f"arn:aws:iotevents:{server.region}:{server.account}:{kind}/{name}"
 
+    def inputs(self) -> dict[str, list[str]]:
+        """Input → the paths of its attributes."""
+        return {
+            found.name: [attribute["jsonPath"] for attribute in found.body["inputDefinition"]["attributes"]]
+            for found in self.store.latest("input")
+        }
+
     def declare_inputs(self) -> None:
         """Tell the judge which inputs there are."""
-        self.judge.declare_inputs(
-            {
-                found.name: [attribute["jsonPath"] for attribute in found.body["inputDefinition"]["attributes"]]
-                for found in self.store.latest("input")
-            }
-        )
+        self.judge.declare_inputs(self.inputs())
 
     def resource(self, kind: Kind, name: str, version: str | None = None) -> Resource:
         """
@@ -113,11 +115,11 @@ class Account:
                 resourceArn=self.arn(kind, name),
             )
 
-    def enact(self, kind: Kind, name: str, body: dict[str, Any], tags: dict[str, str], *, migrate: bool) -> Resource:
+    def enact(self, kind: Kind, name: str, body: dict[str, Any], tags: dict[str, str], call: Call) -> Resource:
         """Keep a version of a model and put it in force; neither, where the judge cannot take it."""
         found = self.store.add(kind, name, body, tags, self.arn(kind, name))
         try:
-            self.judge.deploy(_deployment(found), migrate=migrate)
+            self.judge.deploy(_deployment(found), migrate=call.migrate, by=call.by)
         except WheeltapperError:
             if found.version == 1:
                 self.store.remove(kind, name, self.arn(kind, name))
@@ -126,10 +128,10 @@ class Account:
             raise
         return found
 
-    def retire(self, kind: Kind, name: str) -> None:
+    def retire(self, kind: Kind, name: str, by: str) -> None:
         """Forget a model, its versions and its detectors."""
         self.store.remove(kind, name, self.arn(kind, name))
-        self.judge.withdraw(name, kind=_judge_kind(kind))
+        self.judge.withdraw(name, by=by)
 
 
 TITLES = {"input": "Input", "detectorModel": "DetectorModel", "alarmModel": "AlarmModel"}

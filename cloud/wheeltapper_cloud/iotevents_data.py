@@ -93,13 +93,14 @@ class Detectors:
     def batch_update_detector(self, call: Call) -> dict[str, Any]:
         entries: list[Entry] = call.request["detectors"]
         _check_batch(entries, "messageId")
-        refusals = _apply(entries, _update, self._judge.update_detectors)
+        refusals = _apply(entries, _update, lambda updates: self._judge.update_detectors(updates, by=call.by))
         return {"batchUpdateDetectorErrorEntries": _error_entries(entries, refusals, "messageId")}
 
     def batch_delete_detector(self, call: Call) -> dict[str, Any]:
         entries: list[Entry] = call.request["detectors"]
         _check_batch(entries, "messageId")
-        refusals = self._judge.delete_detectors([(e["detectorModelName"], e.get("keyValue", "")) for e in entries])
+        targets = [(entry["detectorModelName"], entry.get("keyValue", "")) for entry in entries]
+        refusals = self._judge.delete_detectors(targets, by=call.by)
         return {"batchDeleteDetectorErrorEntries": _error_entries(entries, refusals, "messageId")}
 
 

@@ -13,7 +13,7 @@ from wheeltapper_cloud.iotevents_account import (
     page_size,
     page_token,
 )
-from wheeltapper_cloud.iotevents_references import inputs_of, properties_of
+from wheeltapper_cloud.iotevents_references import inputs_of, property_input
 from wheeltapper_cloud.store import Kind, Resource
 from wheeltapper_cloud.wire import ServiceError
 
@@ -74,12 +74,12 @@ class Inputs:
         if "iotEventsInputIdentifier" in identifier:
             name = identifier["iotEventsInputIdentifier"]["inputName"]
             self._account.resource("input", name)
-            routed = [found for found in self._models() if name in inputs_of(found)]
         else:
-            place = identifier["iotSiteWiseInputIdentifier"].get("iotSiteWiseAssetModelPropertyIdentifier", {})
-            wanted = (place.get("assetModelId"), place.get("propertyId"))
-            routed = [found for found in self._models() if wanted in properties_of(found)]
-        return self._routed_page(call.request, routed)
+            place = identifier["iotSiteWiseInputIdentifier"].get("iotSiteWiseAssetModelPropertyIdentifier")
+            if place is None:
+                raise ServiceError("InvalidRequestException", "iotSiteWiseInputIdentifier names no property")
+            name = property_input(place["assetModelId"], place["propertyId"])
+        return self._routed_page(call.request, [found for found in self._models() if name in inputs_of(found)])
 
     def _routed_page(self, request: dict[str, Any], routed: list[Resource]) -> dict[str, Any]:
         resources = sorted({self._account.arn(found.kind, found.name): found.name for found in routed}.items())

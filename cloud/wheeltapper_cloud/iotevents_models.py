@@ -2,9 +2,9 @@
 
 import threading
 import uuid
-from collections.abc import Sequence
 from typing import Any
 
+from wheeltapper.detector.analysis import analyse, blocking_errors
 from wheeltapper_cloud.iotevents_account import (
     Account,
     Call,
@@ -19,6 +19,7 @@ from wheeltapper_cloud.wire import ServiceError
 
 ANALYSES_KEPT_MS = 24 * 3600 * 1000
 _LAST = 2**62
+_ERRORS_SHOWN = 10
 
 
 class _Versions:
@@ -36,7 +37,7 @@ class _Versions:
             if most and self.account.store.count(self.kind) >= most:
                 raise ServiceError("LimitExceededException", f"Number of {self.kind}s exceeds the limit {most}")
             body = {member: value for member, value in call.request.items() if member != "tags"}
-            return self.account.enact(self.kind, name, body, tags, migrate=False)
+            return self.account.enact(self.kind, name, body, tags, call)
 
     def update(self, name: str, call: Call) -> Resource:
         """The next version of a model, in force; the key stays."""
@@ -48,13 +49,13 @@ class _Versions:
             body = dict(call.request)
             if "key" in found.body:
                 body["key"] = found.body["key"]
-            return self.account.enact(self.kind, name, body, {}, migrate=call.migrate)
+            return self.account.enact(self.kind, name, body, {}, call)
 
-    def delete(self, name: str) -> dict[str, Any]:
+    def delete(self, name: str, call: Call) -> dict[str, Any]:
         """Nothing of that name is left."""
         with self.account.lock:
             self.account.resource(self.kind, name)
-            self.account.retire(self.kind, name)
+            self.account.retire(self.kind, name, call.by)
         return {}
 
     def page(self, operation: str, call: Call) -> tuple[list[Resource], dict[str, str]]:
@@ -88,16 +89,19 @@ class DetectorModels:
         self._versions = _Versions(account, "detectorModel")
 
     def create_detector_model(self, call: Call) -> dict[str, Any]:
+        self._check(call)
         most = self._account.settings.limits.detector_models
         found = self._versions.create(call.request["detectorModelName"], call, most)
         return {"detectorModelConfiguration": self._configuration(found)}
 
     def update_detector_model(self, call: Call) -> dict[str, Any]:
+        self._account.resource("detectorModel", call.request["detectorModelName"])
+        self._check(call)
         found = self._versions.update(call.request["detectorModelName"], call)
         return {"detectorModelConfiguration": self._configuration(found)}
 
     def delete_detector_model(self, call: Call) -> dict[str, Any]:
-        return self._versions.delete(call.request["detectorModelName"])
+        return self._versions.delete(call.request["detectorModelName"], call)
 
     def describe_detector_model(self, call: Call) -> dict[str, Any]:
         version = call.request.get("detectorModelVersion")
@@ -122,6 +126,15 @@ class DetectorModels:
             for found in page
         ]
         return {"detectorModelVersionSummaries": summaries, **token}
+
+    def _check(self, call: Call) -> None:
+        errors = blocking_errors(call.request["detectorModelDefinition"], self._account.inputs())
+        if errors:
+            said = [
+                f"{error.message} ({', '.join(error.locations)})" if error.locations else error.message
+                for error in errors
+            ]
+            raise ServiceError("InvalidRequestException", " ".join(said[:_ERRORS_SHOWN]))
 
     def _configuration(self, found: Resource) -> dict[str, Any]:
         return {
@@ -153,7 +166,7 @@ class AlarmModels:
         return self._outcome(self._versions.update(call.request["alarmModelName"], call))
 
     def delete_alarm_model(self, call: Call) -> dict[str, Any]:
-        return self._versions.delete(call.request["alarmModelName"])
+        return self._versions.delete(call.request["alarmModelName"], call)
 
     def describe_alarm_model(self, call: Call) -> dict[str, Any]:
         version = call.request.get("alarmModelVersion")
@@ -217,11 +230,9 @@ class Analyses:
         return answer
 
     def _analyse(self, call: Call) -> str:
-        from wheeltapper.detector.analysis import analyse
-
         account, now = self._account, self._account.clock.time_ms()
-        inputs = [found.name for found in account.store.latest("input")]
-        results = _wire_results(analyse(call.request["detectorModelDefinition"], inputs=inputs))
+        findings = analyse(call.request["detectorModelDefinition"], account.inputs())
+        results = [finding.result() for finding in findings]
         analysis = Analysis(str(uuid.uuid4()), now, "COMPLETE", results)
         account.store.put_analysis(analysis, forget_before_ms=now - ANALYSES_KEPT_MS)
         return analysis.id
@@ -232,18 +243,6 @@ class Analyses:
         if found is None or found.created_ms < self._account.clock.time_ms() - ANALYSES_KEPT_MS:
             raise ServiceError("ResourceNotFoundException", f"Analysis of id: {analysis_id} not found")
         return found
-
-
-def _wire_results(results: Sequence[Any]) -> list[dict[str, Any]]:
-    return [
-        {
-            "type": result.type,
-            "level": result.level,
-            "message": result.message,
-            "locations": [{"path": path} for path in result.locations],
-        }
-        for result in results
-    ]
 
 
 def _present(body: dict[str, Any], member: str) -> dict[str, Any]:

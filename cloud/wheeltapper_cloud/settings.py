@@ -12,6 +12,7 @@ import msgspec
 
 from wheeltapper.errors import SettingsError
 from wheeltapper.judge import JudgeSettings
+from wheeltapper.transport.settings import BrokerSettings
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -21,6 +22,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         account, region: what ARNs name.
         body_limit: bytes of a request's body; larger ones are refused unread.
         timeout_s: how long a call may wait for the judge before it answers 503.
+        certificate, private_key: PEM files; with them the server speaks HTTPS.
     """
 
     host: str = "127.0.0.1"
@@ -29,6 +31,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     region: str = "us-east-1"
     body_limit: int = 6 * 1024 * 1024
     timeout_s: float = 30.0
+    certificate: str = ""
+    private_key: str = ""
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,7 +44,6 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         inputs, alarm_models: AWS allows 50 of each; here there is no limit unless one is set.
         batch: messages in one BatchPutMessage; alarms always take 10.
         message_bytes: size of one message's payload.
-        minimum_timer_s: shortest literal duration of a timer in a definition; AWS wants 60.
     """
 
     detector_models: int = 50
@@ -50,7 +53,6 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     alarm_models: int = 0
     batch: int = 0
     message_bytes: int = 0
-    minimum_timer_s: int = 0
 
 
 class InputSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,7 +69,8 @@ class CloudSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Attributes:
         thing: whose health this process reports.
-        broker: ``mqtt://host:port`` to listen to and publish on; empty is none.
+        broker: where to listen and publish: ``mqtt://host:port``, or a table with credentials; empty is none.
+        health_s: how often this process reports its health over the broker.
         inputs: created at start where they are missing, updated where they differ.
         models: files of definitions (API bodies, console exports, CloudFormation), relative to the settings' own folder;
             created at start where they are missing, updated where they differ.
@@ -75,7 +78,8 @@ class CloudSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """
 
     thing: str = "cloud"
-    broker: str = ""
+    broker: str | BrokerSettings = ""
+    health_s: float = 10.0
     server: ServerSettings = ServerSettings()
     limits: LimitSettings = LimitSettings()
     judge: JudgeSettings = JudgeSettings()

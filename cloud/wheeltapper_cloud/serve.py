@@ -1,0 +1,180 @@
+"""
+``wheeltapper cloud serve``: puts judge, account, rules, actions and HTTP server together, and takes them apart in order.
+"""
+
+import logging
+import signal
+import socket
+import threading
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+
+from wheeltapper import topics
+from wheeltapper.clock import Clock, SystemClock
+from wheeltapper.errors import SettingsError
+from wheeltapper.judge import Judge
+from wheeltapper.messages import Health, encode
+from wheeltapper.transport import Transport
+from wheeltapper.transport.patient import PatientTransport
+from wheeltapper.transport.settings import BrokerSettings, open_transport
+from wheeltapper_cloud.deploy import Deployer
+from wheeltapper_cloud.guard import Guard
+from wheeltapper_cloud.iotevents import handlers
+from wheeltapper_cloud.iotevents_account import Account
+from wheeltapper_cloud.keys import KeyStore
+from wheeltapper_cloud.metrics import Metrics
+from wheeltapper_cloud.server import Endpoint, application
+from wheeltapper_cloud.settings import CloudSettings
+from wheeltapper_cloud.store import Store
+from wheeltapper_cloud.wire import Operations
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 2048
+_SHUTDOWN_S = 10
+
+
+class Companion:
+    """The cloud companion without its HTTP port."""
+
+    def __init__(
+        self, settings: CloudSettings, data_dir: Path, clock: Clock, transport: Transport | None = None
+    ) -> None:
+        """
+        Args:
+            settings: what ``cloud.toml`` says.
+            data_dir: where everything is kept; one process at a time.
+            clock: now.
+            transport: the broker, not yet started; None where there is none.
+
+        Raises:
+            SettingsError: the address is not loopback and there are no access keys.
+            UnavailableError: the data directory cannot be used.
+        """
+        self._settings = settings
+        self._clock = clock
+        self._transport = transport
+        self._stopping = threading.Event()
+        self._health = threading.Thread(target=self._report_health, name="health", daemon=True)
+        guard = Guard(settings.server.host, KeyStore(data_dir, clock), clock)
+        self._store = Store(data_dir, clock)
+        self.judge = Judge(data_dir, clock, settings.judge)
+        self._account = Account(self._store, self.judge, settings, clock)
+        operations = Operations()
+        methods = handlers(self._account, operations)
+        self._deployer = Deployer(self._account, operations, methods)
+        self._metrics = Metrics(self.judge.statistics)
+        self._endpoint = Endpoint(operations, methods, guard, self._metrics, clock, settings.server.body_limit)
+
+    def start(self) -> None:
+        """
+        Recover, deploy what the settings want, listen to the broker.
+
+        Raises:
+            SettingsError: what the settings want deployed is refused.
+            UnavailableError: another process holds the data directory.
+        """
+        self.judge.start()
+        self._account.start()
+        self._deployer.deploy(self._settings)
+        if self._transport is not None:
+            self._transport.start()
+        self._health.start()
+
+    def application(self) -> Starlette:
+        """What the port serves."""
+        return application(self._endpoint, self._metrics, self.why_not_ready)
+
+    def why_not_ready(self) -> str:
+        """Why messages cannot be taken now; empty when they can."""
+        if not self.judge.statistics().writable:
+            return "the journal cannot be written"
+        return ""
+
+    def close(self) -> None:
+        """Stop taking work, apply what was taken, let go of the files."""
+        self._stopping.set()
+        if self._health.is_alive():
+            self._health.join()
+        if self._transport is not None:
+            self._transport.close()
+        self.judge.close()
+        self._store.close()
+
+    def _report_health(self) -> None:
+        while True:
+            reason = self.why_not_ready()
+            self._tell("degraded" if reason else "ready", reason)
+            if self._clock.wait(self._stopping, self._settings.health_s):
+                break
+        self._tell("stopping", "")
+
+    def _tell(self, status: str, detail: str) -> None:
+        if self._transport is None:
+            return
+        thing = self._settings.thing
+        health = Health(thing=thing, time_ms=self._clock.time_ms(), process="cloud", status=status, detail=detail)  # type: ignore[arg-type]
+        self._transport.publish(topics.topic_of(topics.HEALTH, thing), encode(health))
+
+
+def serve(settings: CloudSettings, data_dir: Path) -> None:
+    """
+    Serve until the process is told to stop.
+
+    Raises:
+        SettingsError: the address cannot be listened on, or what the settings want cannot be done.
+        UnavailableError: the data directory cannot be used.
+    """
+    clock = SystemClock()
+    companion = Companion(settings, data_dir, clock, _transport(settings, clock))
+    with _listen(settings.server.host, settings.server.port) as listener:
+        try:
+            companion.start()
+            _run(companion, settings, listener)
+        finally:
+            companion.close()
+
+
+def _run(companion: Companion, settings: CloudSettings, listener: socket.socket) -> None:
+    server = uvicorn.Server(
+        uvicorn.Config(
+            companion.application(),
+            http="httptools",
+            loop="uvloop",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=_BACKLOG,
+            timeout_graceful_shutdown=_SHUTDOWN_S,
+            ssl_certfile=settings.server.certificate or None,
+            ssl_keyfile=settings.server.private_key or None,
+        )
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # uvicorn raises again, when it has stopped, the signal that stopped it; there is still work to do then.
+        signal.signal(number, lambda *_: None)
+    scheme = "https" if settings.server.certificate else "http"
+    host, port = listener.getsockname()[:2]
+    print(f"listening on {scheme}://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    server.run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise SettingsError(f"--host {host} --port {port}: {error.strerror or error}") from error
+
+
+def _transport(settings: CloudSettings, clock: Clock) -> Transport | None:
+    if not settings.broker:
+        return None
+    broker = BrokerSettings(url=settings.broker) if isinstance(settings.broker, str) else settings.broker
+    broker.host_and_port()
+    broker.check_files()
+    return PatientTransport(lambda: open_transport(broker, "wheeltapper-cloud"), clock)
