@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from wheeltapper_models.export import FLOAT, INT64, Graph
+from wheeltapper_models.forest_cutoff import Cutoff
 from wheeltapper_models.forest_stream import Forest
 from wheeltapper_models.forest_window import Shingle
 from wheeltapper_models.session import NEXT_STATES, ROWS, STATES
@@ -35,46 +36,65 @@ class _Tables(NamedTuple):
     depth: int
 
 
-def forest_graph(forest: Forest, shingle: Shingle, limit: float, run: int) -> onnx.ModelProto:
+def forest_graph(forest: Forest, shingle: Shingle, cutoff: Cutoff) -> onnx.ModelProto:
     """
-    The graph of a forest and the window before it.
+    The graph of a forest, the window before it and the cutoff behind it; all three are copied and may go on learning.
 
-    Args:
-        forest: planted; it is copied, and may go on learning.
-        shingle: scales and joins rows to the forest's points.
-        limit: a score above it is an anomaly.
-        run: so many anomalies in a row are an alert.
+    The trees stand still; the cutoff follows each machine's scores as ``Cutoff`` does, from where training left it.
 
     Returns:
-        Outputs ``score``, ``anomaly``, ``alert`` and ``contributions``; the state is the run's length, the rows seen (up to
-        the window's length) and the window.
+        Outputs ``score``, ``anomaly``, ``alert``, ``limit`` and ``contributions``.
     """
-    sensors, length = shingle.sensors, shingle.length
-    graph = Graph(sensors, 2 + sensors * length)
-    runs, seen, window = graph.add(
-        "Split", STATES, graph.constant([1, 1, sensors * length], np.int64), outputs=3, axis=1
-    )
+    sensors, width = shingle.sensors, shingle.sensors * shingle.length
+    graph = Graph(sensors, state_size(shingle))
+    parts_of_state = graph.constant([1, 1, 1, 1, 1, width], np.int64)
+    *memory, runs, seen, window = graph.add("Split", STATES, parts_of_state, outputs=6, axis=1)
     scaled = graph.add("Div", graph.add("Sub", ROWS, graph.constant(shingle.center)), graph.constant(shingle.scale))
-    last = _columns(graph, window, sensors * (length - 1), sensors * length)
+    last = _columns(graph, window, width - sensors, width)
     filled = graph.add("Where", graph.add("IsNaN", scaled), last, scaled)
-    point = graph.add("Concat", _columns(graph, window, sensors, sensors * length), filled, axis=1)
-    seen = graph.add("Min", graph.add("Add", seen, graph.constant(1.0)), graph.constant(float(length)))
+    point = graph.add("Concat", _columns(graph, window, sensors, width), filled, axis=1)
+    length = graph.constant(float(shingle.length))
+    seen = graph.add("Min", graph.add("Add", seen, graph.constant(1.0)), length)
+    ready = graph.add("GreaterOrEqual", seen, length)
 
     parts = _parts(graph, forest, point)
     total = graph.add("ReduceSum", parts, graph.constant([1], np.int64), keepdims=1)
-    ready = graph.add("GreaterOrEqual", seen, graph.constant(float(length)))
     score = graph.add("Where", ready, total, graph.constant(np.nan))
-    anomaly = graph.add("Greater", score, graph.constant(limit))
+    limit, memory = _cutoff(graph, cutoff, memory, total, ready)
+    anomaly = graph.add("Greater", score, limit)
     runs = graph.add("Where", anomaly, graph.add("Add", runs, graph.constant(1.0)), graph.constant(0.0))
-    alert = graph.add("GreaterOrEqual", runs, graph.constant(float(run)))
+    alert = graph.add("GreaterOrEqual", runs, graph.constant(float(cutoff.settings.run)))
 
     graph.output("score", _flat(graph, score))
     graph.output("anomaly", graph.add("Cast", _flat(graph, anomaly), to=INT64), type_=INT64)
     graph.output("alert", graph.add("Cast", _flat(graph, alert), to=INT64), type_=INT64)
+    graph.output("limit", _flat(graph, limit))
     graph.output("contributions", _shares(graph, parts, total, ready, sensors), sensors)
-    states = graph.add("Concat", runs, seen, point, axis=1)
-    graph.output(NEXT_STATES, states, 2 + sensors * length)
+    graph.output(NEXT_STATES, graph.add("Concat", *memory, runs, seen, point, axis=1), state_size(shingle))
     return graph.build("forest")
+
+
+def state_size(shingle: Shingle) -> int:
+    """Weight, mean and variance of the scores, the run's length, rows seen up to the window's length, and the window."""
+    return 5 + shingle.sensors * shingle.length
+
+
+def _cutoff(graph: Graph, cutoff: Cutoff, memory: list[str], score: str, ready: str) -> tuple[str, list[str]]:
+    """The limit before this score, and the memory after it; a memory of zeros is what training left."""
+    one = graph.constant(1.0)
+    taught = cutoff.state().numbers
+    cold = graph.add("Equal", memory[0], graph.constant(0.0))
+    known = [graph.add("Where", cold, graph.constant(left), now) for left, now in zip(taught, memory, strict=True)]
+    weight, mean, variance = known
+    limit = graph.add("Add", mean, graph.add("Mul", graph.constant(cutoff.settings.k), graph.add("Sqrt", variance)))
+    kept = graph.constant(1.0 - 1.0 / cutoff.settings.memory)
+    weight = graph.add("Add", graph.add("Mul", weight, kept), one)
+    off = graph.add("Sub", score, mean)
+    step = graph.add("Div", off, weight)
+    spread = graph.add("Add", variance, graph.add("Mul", step, off))
+    variance = graph.add("Mul", graph.add("Sub", one, graph.add("Div", one, weight)), spread)
+    after = [weight, graph.add("Add", mean, step), variance]
+    return str(limit), [str(graph.add("Where", ready, new, old)) for new, old in zip(after, known, strict=True)]
 
 
 def _parts(graph: Graph, forest: Forest, point: str) -> str:

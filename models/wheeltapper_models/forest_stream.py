@@ -7,10 +7,13 @@ for the same seed and stream. Sources: Guha, Mishra, Roy and Schrijvers, "Robust
 Streams", ICML 2016; the score is that of AWS's open implementation.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from wheeltapper_models.forest_trees import Floats, Trees, Walk
 
@@ -98,6 +101,32 @@ class Forest:
         self.size[tree] = len(leaves)
         self._leaf_of[tree, : len(leaves)] = leaves
         self._weight_of[tree, : len(leaves)] = weights
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All that it knows, with the place in its sequence of draws."""
+        draws = json.dumps(self._rng.bit_generator.state).encode()
+        return {
+            **self.trees.state(),
+            "points_seen": np.array(self.points_seen),
+            "size": self.size,
+            "leaf_of": self._leaf_of.astype(np.int32),
+            "weight_of": self._weight_of,
+            "draws": np.frombuffer(draws, dtype=np.uint8),
+        }
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """
+        Go on where another forest of the same settings and dimensions was.
+
+        Raises:
+            ValueError: it had others.
+        """
+        self.trees.restore(state)
+        self.points_seen = int(state["points_seen"])
+        self.size[...] = state["size"]
+        self._leaf_of[...] = state["leaf_of"]
+        self._weight_of[...] = state["weight_of"]
+        self._rng.bit_generator.state = json.loads(state["draws"].tobytes())
 
     def _attribute(self, walk: Walk) -> Floats:
         depth = np.arange(len(walk.nodes), dtype=np.float64)[:, None]

@@ -7,8 +7,9 @@ parts them: dimension and value, left where the point's coordinate is at most th
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,38 @@ class Trees:
     def planted(self) -> bool:
         """Whether every tree holds a point."""
         return bool((self.root >= 0).all())
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """The nodes, as arrays that lose nothing: boxes and cuts are in single precision."""
+        return {
+            "box": self.box.astype(np.float32),
+            "range": self.range,
+            "cut_dimension": self.cut_dimension.astype(np.int32),
+            "cut_value": self.cut_value.astype(np.float32),
+            "child": self.child.astype(np.int32),
+            "parent": self.parent.astype(np.int32),
+            "mass": self.mass.astype(np.int32),
+            "root": self.root.astype(np.int32),
+            "uncounted": np.array(self.uncounted),
+        }
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """
+        The nodes of another forest of the same shape.
+
+        Raises:
+            ValueError: it has another shape.
+        """
+        for name in ("box", "range", "cut_dimension", "cut_value", "child", "parent", "mass", "root"):
+            getattr(self, name)[...] = state[name]
+        self.uncounted = int(state["uncounted"])
+        used = self.mass > 0
+        used[self.parent[self.parent >= 0]] = True
+        for tree in range(len(self.root)):
+            nodes = np.arange(tree * self.stride, (tree + 1) * self.stride)
+            free = nodes[~used[nodes]][::-1]
+            inner = free % self.stride < self.inner
+            self.free_inner[tree], self.free_leaves[tree] = free[inner].tolist(), free[~inner].tolist()
 
     def walk(self, point: Floats) -> Walk:
         """The way of a point, shape (dimensions,), down every tree; all must be planted."""
@@ -147,6 +180,7 @@ class Trees:
         self._replace_child(tree, above, inner, sibling)
         self.child[2 * inner] = self.child[2 * inner + 1] = inner
         self.cut_value[inner] = np.inf
+        self.parent[inner] = self.parent[leaf] = NOBODY
         self.free_inner[tree].append(inner)
         self.free_leaves[tree].append(leaf)
         self._shrink(above)
