@@ -29,7 +29,7 @@ from wheeltapper_models.data import Table
 from wheeltapper_models.export import seal
 from wheeltapper_models.grades import LOW, grade_sensors
 from wheeltapper_models.kinds import Options, Trained, settings_of
-from wheeltapper_models.training import describe_training, period_of
+from wheeltapper_models.provenance import period_of, training_of
 from wheeltapper_models.varx_model import Varx, damp, to_onnx
 
 Doubles = NDArray[np.float64]
@@ -89,18 +89,18 @@ def fit(tables: Sequence[Table], options: Options) -> Trained:
     conditions = [parse_condition(text) for text in options.off_conditions]
     inputs = grade_sensors(tables, options.units)
     model, notes, scores = _learn(tables, inputs, conditions, settings)
-    labelled = any(table.labelled is not None and table.labelled.any() for table in tables)
+    excluded = sum(int(table.labelled.sum()) for table in tables if table.labelled is not None)
     card = Card(
         name=options.name,
         version=options.version,
         kind="anomaly",
         inputs=inputs,
-        training=describe_training(tables),
+        training=training_of(tables, excluded),
         state_size=model.state_size,
         warmup_rows=model.lags,
         period_ms=period_of(tables),
         limit=model.limit,
-        limit_rule=_rule(settings, labelled),
+        limit_rule=_rule(settings, excluded > 0),
         off_conditions=[str(condition) for condition in conditions],
         settings=msgspec.to_builtins(settings),
         scores=scores,

@@ -1,0 +1,172 @@
+"""What a model says of every row of a table, in order; rows of different units are judged in one call."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from wheeltapper.errors import DataError
+from wheeltapper_models.card import CLOCK_INPUTS, HOUR, WEEKDAY, Card
+from wheeltapper_models.data import Table, read_table
+from wheeltapper_models.resample import resample
+from wheeltapper_models.session import Floats, Session
+
+_BATCH = 4096
+_DAY_MS = 86_400_000
+
+
+class Scores(msgspec.Struct, frozen=True):
+    """
+    One answer per judged row.
+
+    Args:
+        rows: each answer's row in the data, 0-based, shape (T,).
+        time: its time as it stood in the data; empty strings without a time column.
+        score: the anomaly score, probability, or the forecast of the target *at that row*; NaN where there is none.
+        anomaly: 0 or 1.
+        contributions: shape (T, S).
+    """
+
+    card: Card
+    rows: NDArray[np.int64]
+    time: list[str]
+    score: Floats
+    anomaly: NDArray[np.int64]
+    contributions: Floats
+
+    def since(self, row: int) -> "Scores":
+        """The answers for rows from ``row`` on."""
+        keep = self.rows >= row
+        time = [text for text, kept in zip(self.time, keep, strict=True) if kept]
+        return Scores(self.card, self.rows[keep], time, self.score[keep], self.anomaly[keep], self.contributions[keep])
+
+
+def read_for(card: Card, path: str, *, time_column: str = "") -> Table:
+    """The data a model is to judge, with its columns of categories kept as text."""
+    return read_table(
+        path, time_column=time_column, text_columns=[item.name for item in card.inputs if item.categories]
+    )
+
+
+def score_table(session: Session, table: Table, *, unit_column: str = "") -> Scores:
+    """
+    Judge every row.
+
+    Args:
+        table: rows in time order, with the model's columns.
+        unit_column: rows of different units are of different machines.
+
+    Raises:
+        DataError: a column that the model reads is not there.
+    """
+    card = session.card
+    rate = card.settings.get("rate", "")
+    table, places = resample(table, rate) if rate else (table, np.arange(len(table)))
+    rows = encode_rows(card, table)
+    score, anomaly, shares = _judge(session, rows, _units(table, unit_column))
+    if card.kind == "forecast":
+        score, anomaly = _at_target(score, _units(table, unit_column)), np.zeros_like(anomaly)
+    time = table.time_text or [""] * len(table)
+    return Scores(card, places + table.first_row, time, score, anomaly, shares)
+
+
+def encode_rows(card: Card, table: Table) -> Floats:
+    """
+    The rows as the model reads them, float32, shape (T, S); text becomes its category's place, NaN if it is none.
+
+    Raises:
+        DataError: a column is missing; lists all that are.
+    """
+    if missing := [name for name in card.sensors if name not in (*table.names, *table.text, *CLOCK_INPUTS)]:
+        raise DataError(
+            f"{table.source}: the model {card.name} reads {', '.join(map(repr, missing))}, which is not there"
+        )
+    columns: list[NDArray[Any]] = []
+    for item in card.inputs:
+        if item.name in CLOCK_INPUTS:
+            columns.append(_clock(item.name, table))
+        elif item.categories:
+            known = {name: float(place) for place, name in enumerate(item.categories)}
+            cells = table.text.get(item.name) or [f"{value:g}" for value in table.column(item.name)]
+            columns.append(np.array([known.get(cell.strip(), np.nan) for cell in cells]))
+        else:
+            columns.append(table.column(item.name))
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def json_lines(scores: Scores) -> Iterator[bytes]:
+    """One JSON object per answer; the members depend on the model's kind, and what a model cannot say yet is absent."""
+    encode = msgspec.json.Encoder().encode
+    sensors = scores.card.sensors
+    explains = "contributions" in scores.card.outputs
+    name = {"forecast": "prediction", "failure": "probability"}.get(scores.card.kind, "score")
+    lines = zip(scores.rows.tolist(), scores.time, scores.score.tolist(), scores.anomaly.tolist(), strict=True)
+    for place, (row, time, score, anomaly) in enumerate(lines):
+        found: dict[str, Any] = {"row": row, "time": time or None}
+        if score == score:  # NaN is not
+            found[name] = score
+        if name == "score" or (name == "probability" and scores.card.limit is not None):
+            found["anomaly"] = anomaly
+        if explains:
+            found["contributions"] = dict(zip(sensors, scores.contributions[place].tolist(), strict=True))
+        yield encode(found)
+
+
+def _judge(session: Session, rows: Floats, units: list[NDArray[np.int64]]) -> tuple[Floats, NDArray[np.int64], Floats]:
+    score = np.full(len(rows), np.nan, dtype=np.float32)
+    anomaly = np.zeros(len(rows), dtype=np.int64)
+    shares = np.zeros(rows.shape, dtype=np.float32)
+    for batch, states in _batches(session, len(rows), units):
+        found = session.step(rows[batch], states)
+        states[:] = found.states
+        score[batch], anomaly[batch], shares[batch] = found.score, found.anomaly, found.contributions
+    return score, anomaly, shares
+
+
+def _batches(session: Session, rows: int, units: list[NDArray[np.int64]]) -> Iterator[tuple[NDArray[np.int64], Floats]]:
+    """Places of rows to judge in one call and their states, which the caller overwrites with the next ones."""
+    if not session.card.state_size:
+        for start in range(0, rows, _BATCH):
+            batch = np.arange(start, min(start + _BATCH, rows))
+            yield batch, session.start(len(batch))
+        return
+    units = sorted(units, key=len, reverse=True)
+    states = session.start(len(units))
+    lengths = np.array([len(unit) for unit in units])
+    for turn in range(int(lengths[0]) if len(units) else 0):
+        alive = int((lengths > turn).sum())
+        yield np.array([unit[turn] for unit in units[:alive]]), states[:alive]
+
+
+def _units(table: Table, unit_column: str) -> list[NDArray[np.int64]]:
+    """The places of each unit's rows."""
+    if not unit_column:
+        return [np.arange(len(table))]
+    cells = np.array(table.text[unit_column]) if unit_column in table.text else table.column(unit_column)
+    _, unit = np.unique(cells, return_inverse=True)
+    order = np.argsort(unit, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(unit[order])) + 1)
+
+
+def _at_target(forecast: Floats, units: list[NDArray[np.int64]]) -> Floats:
+    """Each forecast of the next value, moved to the row that it speaks of."""
+    moved = np.full_like(forecast, np.nan)
+    for unit in units:
+        moved[unit[1:]] = forecast[unit[:-1]]
+    return moved
+
+
+def _clock(name: str, table: Table) -> NDArray[np.float64]:
+    if table.time_ms is None:
+        raise DataError(f"{table.source}: the model reads the time of each row; name its column: --time-column")
+    times = table.time_ms
+    if name == HOUR:
+        hours: NDArray[np.float64] = (times % _DAY_MS) / 3_600_000
+        return hours
+    if name == WEEKDAY:
+        return ((times // _DAY_MS + 3) % 7).astype(np.float64)  # 1970-01-01 was a Thursday
+    days = times.astype("datetime64[ms]").astype("datetime64[D]")
+    first = days.astype("datetime64[Y]").astype("datetime64[D]")
+    return np.asarray((days - first).astype(np.float64) + 1)
