@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from wheeltapper.clock import Clock
 from wheeltapper.detector.settings import DEFAULTS, EngineSettings
@@ -77,6 +77,12 @@ class _Call(Generic[T]):
         return self._answer
 
 
+class _Source(NamedTuple):
+    """A batch that is gathered when its turn comes."""
+
+    pull: Callable[[], tuple[Sequence[Message], Done]]
+
+
 class Judge:
     """
     Detectors that survive anything.
@@ -107,7 +113,7 @@ class Judge:
         self._settings = settings or JudgeSettings()
         self._engine = engine
         self._on_actions = on_actions or (lambda _actions: None)
-        self._queue: deque[Batch | _Call[Any]] = deque()
+        self._queue: deque[Batch | _Source | _Call[Any]] = deque()
         self._wake = threading.Condition()
         self._closing = False
         self._core: Core | None = None
@@ -219,6 +225,20 @@ class Judge:
             done([Refusal(index, "unavailable", "judge: closed") for index in range(len(messages))])
             return
         self._work([batch])
+
+    def submit_from(self, pull: Callable[[], tuple[Sequence[Message], Done]]) -> None:
+        """
+        Hand over whatever a source has gathered by the time the judge gets to it.
+
+        Args:
+            pull: called once, on the judge's thread; gives a batch and its ``done``, as ``submit`` takes them.
+        """
+        with self._wake:
+            if self._core is not None and not self._closing and self._thread is not None:
+                self._queue.append(_Source(pull))
+                self._wake.notify()
+                return
+        self.submit(*pull())
 
     def put(self, messages: Sequence[Message]) -> list[Refusal]:
         """
@@ -438,6 +458,8 @@ class Judge:
             count = 0
             while self._queue and count < _BATCH_MESSAGES:
                 item = self._queue.popleft()
+                if isinstance(item, _Source):
+                    item = Batch(*item.pull())
                 count += len(item.messages) if isinstance(item, Batch) else 1
                 work.append(item)
             return work

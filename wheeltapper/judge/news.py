@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from wheeltapper import messages
-from wheeltapper.detector import runtime
+from wheeltapper.detector import action as engine
+from wheeltapper.detector.payload import payload_text
 from wheeltapper.judge.settings import JudgeSettings
 from wheeltapper.judge.types import Action, AlarmRecord, Deployment
 from wheeltapper.topics import topic_of
@@ -101,7 +102,7 @@ class Reporter:
         self._journal_id = journal_id
         self._export = export
 
-    def report(self, model: Model, outcome: runtime.Outcome, payload: Payload | None, sequence: int, hops: int) -> News:
+    def report(self, model: Model, outcome: engine.Outcome, payload: Payload | None, sequence: int, hops: int) -> News:
         """
         Everything that one outcome causes.
 
@@ -126,7 +127,7 @@ class Reporter:
         self,
         news: News,
         model: Model,
-        outcome: runtime.Outcome,
+        outcome: engine.Outcome,
         payload: Payload | None,
         thing: str,
         sequence: int,
@@ -153,7 +154,7 @@ class Reporter:
                 news.actions.append(_publish(alarm, outcome, thing, settings.alarm_topic))
         news.cleared = _leaves_alarm(model, outcome)
 
-    def _alarm(self, outcome: runtime.Outcome, payload: Payload | None, thing: str, sequence: int) -> messages.Alarm:
+    def _alarm(self, outcome: engine.Outcome, payload: Payload | None, thing: str, sequence: int) -> messages.Alarm:
         judged = payload or {}
         return messages.Alarm(
             message_id=self._id("alarm", sequence, outcome), thing=thing, time_ms=outcome.time_ms, detector=outcome.model,
@@ -164,7 +165,7 @@ class Reporter:
             reading_time_ms=_as(int, judged.get("reading_time_ms")),
         )  # fmt: skip
 
-    def _notification(self, model: Model, outcome: runtime.Outcome, thing: str, sequence: int) -> Action:
+    def _notification(self, model: Model, outcome: engine.Outcome, thing: str, sequence: int) -> Action:
         configured = (model.body.get("alarmNotification") or {}).get("notificationActions")
         return Action(
             id=self._id("notification", sequence, outcome), model=outcome.model, key=outcome.key, thing=thing,
@@ -173,7 +174,7 @@ class Reporter:
             parameters={"notificationActions": configured, "stateName": outcome.state},
         )  # fmt: skip
 
-    def _thing(self, outcome: runtime.Outcome, payload: Payload | None) -> str:
+    def _thing(self, outcome: engine.Outcome, payload: Payload | None) -> str:
         attribute = self._settings.thing_attribute
         named = payload.get(attribute) if payload else None
         if payload is None:
@@ -183,24 +184,24 @@ class Reporter:
         text = named if isinstance(named, str) and named else outcome.key or outcome.model
         return _NOT_A_THING.sub("_", text)[:128]
 
-    def _id(self, kind: str, sequence: int, outcome: runtime.Outcome) -> str:
+    def _id(self, kind: str, sequence: int, outcome: engine.Outcome) -> str:
         text = f"{self._journal_id}.{kind}.{sequence}.{outcome.model}.{outcome.key}"
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _enters_alarm(model: Model, outcome: runtime.Outcome) -> bool:
+def _enters_alarm(model: Model, outcome: engine.Outcome) -> bool:
     if model.kind == "alarm":
         return outcome.state == "ACTIVE" and (outcome.created or outcome.from_state in _CLOSED_ALARM_STATES)
     return outcome.state in model.alarm_states
 
 
-def _leaves_alarm(model: Model, outcome: runtime.Outcome) -> bool:
+def _leaves_alarm(model: Model, outcome: engine.Outcome) -> bool:
     if model.kind == "alarm":
         return outcome.state in _CLOSED_ALARM_STATES
     return outcome.from_state in model.alarm_states
 
 
-def notification_payload(body: Mapping[str, Any], outcome: runtime.Outcome) -> bytes:
+def notification_payload(body: Mapping[str, Any], outcome: engine.Outcome) -> bytes:
     """The object that AWS puts into ``notificationEventPayload``; values are numbers, a singleton has no key."""
     rule = (body.get("alarmRule") or {}).get("simpleRule") or {}
     content: dict[str, Any] = {"alarmModelName": outcome.model}
@@ -222,7 +223,7 @@ def notification_payload(body: Mapping[str, Any], outcome: runtime.Outcome) -> b
     return msgspec.json.encode(content)
 
 
-def _publish(message: msgspec.Struct, outcome: runtime.Outcome, thing: str, topic: str) -> Action:
+def _publish(message: msgspec.Struct, outcome: engine.Outcome, thing: str, topic: str) -> Action:
     message_id: str = message.message_id  # type: ignore[attr-defined]
     return Action(
         id=message_id, model=outcome.model, key=outcome.key, thing=thing, event=outcome.event, type="publish",
@@ -230,10 +231,7 @@ def _publish(message: msgspec.Struct, outcome: runtime.Outcome, thing: str, topi
     )  # fmt: skip
 
 
-def _external(action: runtime.Action, thing: str, hops: int) -> Action:
-    from wheeltapper.detector.payload import default_payload
-
-    text = action.payload if action.payload is not None else default_payload(action)
+def _external(action: engine.Action, thing: str, hops: int) -> Action:
     target = action.parameters.get(_TARGETS.get(action.type, ""))
     if action.type == "iotSiteWise":
         target = action.parameters.get("propertyAlias") or (
@@ -242,7 +240,7 @@ def _external(action: runtime.Action, thing: str, hops: int) -> Action:
     parameters = {**action.parameters, "payloadType": action.payload_type} if action.payload_type else action.parameters
     return Action(
         id=action.id, model=action.model, key=action.key, thing=thing, event=action.event, type=action.type,
-        target=str(target or ""), payload=text.encode() if isinstance(text, str) else msgspec.json.encode(text),
+        target=str(target or ""), payload=payload_text(action).encode(),
         time_ms=action.time_ms, parameters=parameters, hops=hops + 1 if action.trigger.type == "Message" else 1,
     )  # fmt: skip
 

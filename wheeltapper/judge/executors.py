@@ -1,0 +1,68 @@
+"""The executors that need nothing but the core: publish to a broker, hand back to the judge as a message."""
+
+from collections.abc import Sequence
+
+from wheeltapper.errors import MessageError
+from wheeltapper.judge.delivery import Result, Settled
+from wheeltapper.judge.host import Judge
+from wheeltapper.judge.types import Action, Message, Refusal
+from wheeltapper.transport import Transport
+
+_WILDCARDS = frozenset("+#\0")
+
+
+class BrokerExecutor:
+    """Publishes the payload, on the action's own target or on one topic for all."""
+
+    immediate = True
+
+    def __init__(self, transport: Transport, topic: str = "") -> None:
+        self._transport = transport
+        self._topic = topic
+
+    def execute(self, action: Action, settled: Settled) -> None:
+        """Delivered when the broker has acknowledged; a broker that is away uses up no attempt."""
+        topic = self._topic or action.target
+        if not topic or _WILDCARDS & set(topic):
+            raise MessageError(f"topic {topic!r}: cannot be published on")
+        if not self._transport.connected:
+            settled(Result("away", "broker: not connected"))
+            return
+
+        def done(delivered: bool) -> None:
+            settled(Result("delivered") if delivered else Result("away", "broker: not acknowledged"))
+
+        self._transport.publish(topic, action.payload, done)
+
+
+class InputExecutor:
+    """Makes the payload a message of an input: what the ``iotEvents`` action does."""
+
+    immediate = True
+
+    def __init__(self, judge: Judge, hop_limit: int, input_name: str = "") -> None:
+        self._judge = judge
+        self._hop_limit = hop_limit
+        self._input_name = input_name
+
+    def execute(self, action: Action, settled: Settled) -> None:
+        """
+        Delivered when the message is durable; the action's id is the message's, so a repeat is ignored.
+
+        Raises:
+            MessageError: the message has come through more actions than the limit allows.
+        """
+        name = self._input_name or action.target
+        if action.hops > self._hop_limit:
+            raise MessageError(f"input {name!r}: {action.hops} hops, more than the limit of {self._hop_limit}: a loop?")
+
+        def done(refusals: Sequence[Refusal]) -> None:
+            if not refusals:
+                settled(Result("delivered"))
+            elif refusals[0].reason == "unavailable":
+                settled(Result("retry", refusals[0].detail))
+            else:
+                settled(Result("failed", refusals[0].detail))
+
+        message = Message(name, action.payload, action.id, action.time_ms, action.hops)
+        self._judge.submit([message], done)
