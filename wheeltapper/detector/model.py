@@ -323,8 +323,8 @@ def read_alarm_model(source: dict[str, Any] | bytes) -> AlarmModel:
     source = _decode(source)
     body = _convert(source, _AlarmBody, "")
     rule = body.alarm_rule.simple_rule
-    given = body.alarm_event_actions and body.alarm_event_actions.alarm_actions
-    notification = body.alarm_notification and body.alarm_notification.notification_actions
+    given = (body.alarm_event_actions or _EventActions()).alarm_actions
+    notification = (body.alarm_notification or _Notification()).notification_actions
     capabilities = body.alarm_capabilities or _Capabilities()
     initialization, flow = capabilities.initialization_configuration, capabilities.acknowledge_flow
     actions = _read_actions(given, "alarmEventActions.alarmActions")
