@@ -1,0 +1,516 @@
+"""
+Through a Greengrass nucleus, classic or lite: the only module that imports its IPC client.
+
+The SDK neither reconnects nor keeps order nor tells a dead stream from a quiet one; this module does the first two, and
+offers ``resubscribe`` for the third, which a loop-back heartbeat finds out. One connection has two sides, each a
+Transport: ``local`` publish/subscribe between components, and ``core``, AWS IoT Core behind the nucleus. Nothing here
+blocks the SDK's network thread: calls are asynchronous, and handlers run on one worker.
+"""
+
+import contextlib
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
+from typing import Any
+
+import awsiot.greengrasscoreipc as ipc
+import msgspec
+from awsiot.eventstreamrpc import AccessDeniedError, LifecycleHandler
+from awsiot.greengrasscoreipc import model
+from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2
+
+from wheeltapper.clock import Clock, SystemClock
+from wheeltapper.errors import SettingsError, UnavailableError, WheeltapperError
+from wheeltapper.transport import Handler
+
+log = logging.getLogger(__name__)
+
+SOCKET_VARIABLE = "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT"
+TOKEN_VARIABLE = "SVCUID"  # noqa: S105 - the name of a variable
+LOCAL_LIMIT = 7_000  # bytes; a nucleus lite hangs up on a local message of 7,300
+CORE_LIMIT = 4_700  # bytes; a nucleus lite refuses 4,900
+_CALL_TIMEOUT_S = 5.0
+_BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+_PAUSE_S = (0.5, 1.0, 2.0, 5.0, 10.0)
+_REFUSALS = 3
+_QUEUE = 10_000
+_NEVER = (model.UnauthorizedError, model.InvalidArgumentsError)
+
+Done = Callable[[bool], None]
+
+
+class TokenRefusedError(UnavailableError):
+    """The nucleus does not know this process's token any more; only a restart of the process gets a new one."""
+
+
+class SerialExecutor(Executor):
+    """One worker with a bounded queue; what does not fit is dropped and counted. The SDK's own pool re-orders events."""
+
+    def __init__(self, size: int = _QUEUE) -> None:
+        self.dropped = 0
+        self._queue: queue.Queue[tuple[Callable[..., Any], tuple[Any, ...]] | None] = queue.Queue(size)
+        self._thread = threading.Thread(target=self._run, name="greengrass-events", daemon=True)
+        self._thread.start()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **_kwargs: Any) -> Future[Any]:
+        try:
+            self._queue.put_nowait((fn, args))
+        except queue.Full:
+            self.dropped += 1
+            log.error("greengrass: an event was dropped, the worker is behind")
+        return Future()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Nothing: the executor outlives each client that it serves; see ``stop``."""
+
+    def stop(self) -> None:
+        """End the worker after what it is doing."""
+        with contextlib.suppress(queue.Full):
+            self._queue.put_nowait(None)
+
+    def _run(self) -> None:
+        while (task := self._queue.get()) is not None:
+            fn, args = task
+            try:
+                fn(*args)
+            except Exception:
+                log.exception("greengrass: a handler failed")
+
+
+class NucleusDelivery:
+    """A message from the nucleus, which knows no acknowledgements."""
+
+    __slots__ = ("payload", "topic")
+
+    def __init__(self, topic: str, payload: bytes) -> None:
+        self.topic = topic
+        self.payload = payload
+
+    def acknowledge(self) -> None:
+        """Nothing: the nucleus has forgotten the message."""
+
+
+class _Lifecycle(LifecycleHandler):  # type: ignore[misc]
+    def __init__(self, lost: threading.Event) -> None:
+        self._lost = lost
+
+    def on_disconnect(self, reason: Exception | None) -> None:
+        self._lost.set()
+
+    def on_error(self, error: Exception) -> bool:
+        return True
+
+
+class Nucleus:
+    """
+    One IPC connection that mends itself.
+
+    Args:
+        on_refused: called, on this object's own thread and again with every further attempt, when the token is refused.
+        socket_path: the nucleus's socket; by default from the environment, as the nucleus sets it.
+        token: likewise.
+    """
+
+    def __init__(
+        self,
+        *,
+        on_refused: Callable[[str], None] = lambda _reason: None,
+        socket_path: str = "",
+        token: str = "",
+        clock: Clock | None = None,
+    ) -> None:
+        self._on_refused = on_refused
+        self._socket_path = socket_path or os.environ.get(SOCKET_VARIABLE, "")
+        self._token = token or os.environ.get(TOKEN_VARIABLE, "")
+        self._clock = clock or SystemClock()
+        self._client: GreengrassCoreIPCClientV2 | None = None
+        self._lost = threading.Event()
+        self._stop = threading.Event()
+        self._lock = threading.RLock()
+        self._events = SerialExecutor()
+        self._extras: list[Callable[[GreengrassCoreIPCClientV2], Any]] = []
+        self._thread = threading.Thread(target=self._keep_connected, name="greengrass", daemon=True)
+        self.core_reachable = True
+        """False while the nucleus says that AWS IoT Core is away; stays True on one that does not say."""
+        self.local = GreengrassTransport(self, "local", LOCAL_LIMIT, self._clock)
+        self.core = GreengrassTransport(self, "core", CORE_LIMIT, self._clock)
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """
+        Connect and subscribe; harmless when repeated.
+
+        Raises:
+            SettingsError: not started by a nucleus.
+            TokenRefusedError: the nucleus does not know the token.
+            UnavailableError: nobody listens at the socket.
+        """
+        with self._lock:
+            if self._thread.is_alive():
+                return
+            if not self._socket_path or not self._token:
+                raise SettingsError(
+                    f"greengrass: {SOCKET_VARIABLE} and {TOKEN_VARIABLE} are not set; this runs as a Greengrass component, "
+                    "elsewhere use: wheeltapper gateway run"
+                )
+            self._connect()
+            self._thread.start()
+
+    @property
+    def connected(self) -> bool:
+        """Whether calls can be made."""
+        return self._client is not None and not self._lost.is_set()
+
+    @property
+    def dropped(self) -> int:
+        """Events that came faster than they could be handled."""
+        return self._events.dropped
+
+    def close(self) -> None:
+        """Disconnect; harmless when repeated."""
+        self._stop.set()
+        self._lost.set()
+        self._drop_client()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(_CALL_TIMEOUT_S)
+        self._events.stop()
+
+    def _connect(self) -> None:
+        self._lost.clear()
+        try:
+            raw = ipc.connect(
+                ipc_socket=self._socket_path,
+                authtoken=self._token,
+                lifecycle_handler=_Lifecycle(self._lost),
+                timeout=_CALL_TIMEOUT_S,
+            )
+        except AccessDeniedError as error:
+            raise TokenRefusedError("greengrass: the nucleus refuses this process's token") from error
+        except Exception as error:  # the runtime's errors share no root
+            if "AWS_IO_SOCKET_CLOSED" in str(error):
+                raise TokenRefusedError("greengrass: the nucleus hangs up on this process's token") from error
+            raise UnavailableError(f"greengrass {self._socket_path}: {_named(error)}") from error
+        client = GreengrassCoreIPCClientV2(client=raw, executor=self._events)
+        self._client = client
+        try:
+            for side in (self.local, self.core):
+                side.subscribe_all()
+            for extra in self._extras:
+                extra(client)
+        except WheeltapperError:
+            self._drop_client()
+            raise
+        except Exception as error:
+            self._drop_client()
+            raise UnavailableError(f"greengrass: subscriptions failed: {_named(error)}") from error
+        log.info("greengrass: connected")
+
+    def _drop_client(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(Exception):
+                client.close(executor_wait=False).result(_CALL_TIMEOUT_S)
+
+    def _keep_connected(self) -> None:
+        while not self._stop.is_set():
+            self._lost.wait()
+            if self._stop.is_set():
+                return
+            log.warning("greengrass: connection lost")
+            self._drop_client()
+            self._mend()
+
+    def _mend(self) -> None:
+        attempt = refusals = 0
+        while not self._clock.wait(self._stop, _BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)]):
+            attempt += 1
+            try:
+                with self._lock:
+                    self._connect()
+                return
+            except TokenRefusedError as error:
+                refusals += 1
+                log.warning("%s", error)
+                if refusals >= _REFUSALS:
+                    self._on_refused(str(error))
+            except WheeltapperError as error:
+                log.warning("%s", error)
+
+    # --- what a nucleus offers besides messages ----------------------------------------------------------------------
+
+    def client(self) -> GreengrassCoreIPCClientV2:
+        """
+        The connected client.
+
+        Raises:
+            UnavailableError: the connection is lost.
+        """
+        client = self._client
+        if client is None:
+            raise UnavailableError("greengrass: not connected")
+        return client
+
+    def configuration(self) -> dict[str, Any]:
+        """
+        This component's whole configuration.
+
+        Raises:
+            UnavailableError: the nucleus does not answer.
+        """
+        try:
+            response = self.client().get_configuration_async(key_path=[]).result(_CALL_TIMEOUT_S)
+        except UnavailableError:
+            raise
+        except Exception as error:
+            raise UnavailableError(f"greengrass: the configuration cannot be read: {_named(error)}") from error
+        return dict(response.value or {})
+
+    def on_configuration_change(self, changed: Callable[[], None]) -> None:
+        """Call ``changed`` for every leaf that changes; events carry no values."""
+
+        def subscribe(client: GreengrassCoreIPCClientV2) -> None:
+            future, _ = client.subscribe_to_configuration_update_async(
+                key_path=[], on_stream_event=lambda _event: changed(), on_stream_error=_keep_stream
+            )
+            future.result(_CALL_TIMEOUT_S)
+
+        self._always(subscribe)
+
+    def update_state(self, state: str) -> None:
+        """Say RUNNING or ERRORED; a nucleus that cannot hear it is told nothing more."""
+        try:
+            self.client().update_state_async(state=state).result(_CALL_TIMEOUT_S)
+        except Exception as error:
+            log.warning("greengrass: state %s could not be told: %s", state, _named(error))
+
+    def report(self, shadow: str, document: Mapping[str, Any]) -> None:
+        """
+        Report in one of the core device's named shadows.
+
+        Raises:
+            UnavailableError: this nucleus offers no shadows, or not to us.
+        """
+        payload = msgspec.json.encode({"state": {"reported": document}})
+        thing = os.environ.get("AWS_IOT_THING_NAME", "")
+        try:
+            future = self.client().update_thing_shadow_async(thing_name=thing, shadow_name=shadow, payload=payload)
+            future.result(_CALL_TIMEOUT_S)
+        except UnavailableError:
+            raise
+        except Exception as error:
+            raise UnavailableError(f"greengrass: {_named(error)}") from error
+
+    def watch_core(self) -> None:
+        """Follow whether AWS IoT Core is reachable, where the nucleus says so."""
+
+        def heard(event: Any) -> None:
+            self.core_reachable = event.connection_status_event.status == model.ConnectionStatus.CONNECTED
+            log.info("greengrass: AWS IoT Core is %s", "reachable" if self.core_reachable else "away")
+
+        def subscribe(client: GreengrassCoreIPCClientV2) -> None:
+            future, _ = client.subscribe_to_iot_core_connection_status_async(
+                on_stream_event=heard, on_stream_error=_keep_stream
+            )
+            future.result(_CALL_TIMEOUT_S)
+
+        self._if_offered("connection status", subscribe)
+
+    def on_update(self, wait_ms: Callable[[], int]) -> None:
+        """Answer, where the nucleus asks, how long a deployment should wait with a restart; 0 lets it go ahead."""
+
+        def heard(event: Any) -> None:
+            if event.pre_update_event is not None:
+                self.client().defer_component_update_async(
+                    deployment_id=event.pre_update_event.deployment_id, recheck_after_ms=wait_ms()
+                )
+
+        def subscribe(client: GreengrassCoreIPCClientV2) -> None:
+            future, _ = client.subscribe_to_component_updates_async(on_stream_event=heard, on_stream_error=_keep_stream)
+            future.result(_CALL_TIMEOUT_S)
+
+        self._if_offered("component updates", subscribe)
+
+    def _always(self, subscribe: Callable[[GreengrassCoreIPCClientV2], Any]) -> None:
+        try:
+            subscribe(self.client())
+        except Exception as error:
+            raise UnavailableError(f"greengrass: {_named(error)}") from error
+        self._extras.append(subscribe)
+
+    def _if_offered(self, what: str, subscribe: Callable[[GreengrassCoreIPCClientV2], Any]) -> None:
+        try:
+            self._always(subscribe)
+        except UnavailableError as error:
+            log.info("%s not offered by this nucleus (%s)", what, error)
+
+    @property
+    def events(self) -> Executor:
+        """The worker that handlers run on."""
+        return self._events
+
+
+class GreengrassTransport:
+    """
+    The Transport protocol over one side of a nucleus.
+
+    Args:
+        nucleus: the connection.
+        side: ``local`` or ``core``.
+        limit: payload bytes; a longer message is refused for good, since a nucleus lite would hang up on it.
+    """
+
+    def __init__(self, nucleus: Nucleus, side: str, limit: int, clock: Clock) -> None:
+        self._nucleus = nucleus
+        self._side = side
+        self._limit = limit
+        self._clock = clock
+        self._handlers: dict[str, Handler] = {}
+        self._operations: dict[str, Any] = {}
+        self._failures = 0
+        self._pause_until = 0.0
+        self.refused = 0
+        """Messages that the nucleus will never take: too long, or not allowed by the recipe."""
+
+    def start(self) -> None:
+        self._nucleus.start()
+
+    @property
+    def connected(self) -> bool:
+        """False as well for a moment after a failed publish, so that what waits is not thrown at a link that is away."""
+        if self._side == "core" and not self._nucleus.core_reachable:
+            return False
+        return self._nucleus.connected and self._clock.monotonic() >= self._pause_until
+
+    def subscribe(self, topic_filter: str, handler: Handler) -> None:
+        self._handlers[topic_filter] = handler
+        if self._nucleus.connected and topic_filter not in self._operations:
+            self._subscribe(topic_filter)
+
+    def publish(self, topic: str, payload: bytes, done: Done | None = None) -> None:
+        """As the protocol says; a message that can never pass is logged, counted, and reported as delivered."""
+        if len(payload) > self._limit:
+            self.refused += 1
+            log.error("%s: %d bytes are too long for greengrass %s (%d)", topic, len(payload), self._side, self._limit)
+            self._tell(done, True)
+        elif not self.connected:
+            self._tell(done, False)
+        else:
+            self._send(topic, payload, "1", lambda error: self._settle(topic, error, done))
+
+    def probe(self, topic: str, payload: bytes, done: Done) -> None:
+        """
+        Publish now or never, QoS 0: a nucleus that spools QoS 1 while the link is away refuses this.
+
+        Args:
+            done: True when the nucleus has taken it.
+        """
+        if not self._nucleus.connected:
+            done(False)
+        else:
+            self._send(topic, payload, "0", lambda error: done(error is None))
+
+    def resubscribe(self) -> None:
+        """
+        Replace every subscription: their streams may be dead without a sign.
+
+        Raises:
+            UnavailableError: the nucleus does not take them; what it took stays.
+        """
+        operations, self._operations = self._operations, {}
+        for operation in operations.values():
+            operation.close()
+        self.subscribe_all()
+
+    def subscribe_all(self) -> None:
+        """Subscribe anew on a fresh connection; see ``resubscribe``."""
+        self._operations = {}
+        self._failures, self._pause_until = 0, 0.0
+        for topic_filter in list(self._handlers):
+            self._subscribe(topic_filter)
+
+    def close(self) -> None:
+        self._nucleus.close()
+
+    def _send(self, topic: str, payload: bytes, qos: str, told: Callable[[BaseException | None], None]) -> None:
+        try:
+            client = self._nucleus.client()
+            if self._side == "core":
+                future = client.publish_to_iot_core_async(topic_name=topic, qos=qos, payload=payload)
+            else:
+                message = model.PublishMessage(binary_message=model.BinaryMessage(message=payload))
+                future = client.publish_to_topic_async(topic=topic, publish_message=message)
+        except Exception as error:  # the connection closed meanwhile
+            told(error)
+            return
+        future.add_done_callback(lambda settled: told(settled.exception()))
+
+    def _settle(self, topic: str, error: BaseException | None, done: Done | None) -> None:
+        if error is None:
+            self._failures, self._pause_until = 0, 0.0
+        elif isinstance(error, _NEVER):
+            self.refused += 1
+            log.error("%s: dropped: the recipe's accessControl does not allow it (%s)", topic, _named(error))
+        else:
+            pause = _PAUSE_S[min(self._failures, len(_PAUSE_S) - 1)]
+            if self._clock.monotonic() >= self._pause_until:
+                self._failures += 1
+                self._pause_until = self._clock.monotonic() + pause
+            log.warning("%s: not taken by greengrass %s: %s", topic, self._side, _named(error))
+        self._tell(done, error is None or isinstance(error, _NEVER))
+
+    def _tell(self, done: Done | None, delivered: bool) -> None:
+        if done is not None:
+            done(delivered)
+
+    def _subscribe(self, topic_filter: str) -> None:
+        client = self._nucleus.client()
+        if self._side == "core":
+            future, operation = client.subscribe_to_iot_core_async(
+                topic_name=topic_filter,
+                qos="1",
+                on_stream_event=lambda event: self._deliver(
+                    topic_filter, event.message.topic_name, event.message.payload
+                ),
+                on_stream_error=_keep_stream,
+            )
+        else:
+            future, operation = client.subscribe_to_topic_async(
+                topic=topic_filter,
+                on_stream_event=lambda event: self._deliver_local(topic_filter, event),
+                on_stream_error=_keep_stream,
+            )
+        try:
+            future.result(_CALL_TIMEOUT_S)
+        except _NEVER as error:
+            raise SettingsError(
+                f"greengrass: the recipe's accessControl does not allow subscribing to {topic_filter} ({self._side})"
+            ) from error
+        except Exception as error:
+            raise UnavailableError(f"greengrass: cannot subscribe to {topic_filter}: {_named(error)}") from error
+        self._operations[topic_filter] = operation
+
+    def _deliver_local(self, topic_filter: str, event: Any) -> None:
+        message = event.binary_message or event.json_message
+        payload = message.message if event.binary_message else msgspec.json.encode(message.message)
+        context = message.context
+        self._deliver(topic_filter, context.topic if context is not None else topic_filter, payload)
+
+    def _deliver(self, topic_filter: str, topic: str, payload: bytes | None) -> None:
+        handler = self._handlers.get(topic_filter)
+        if handler is not None:
+            handler(NucleusDelivery(topic, payload or b""))
+
+
+def _keep_stream(error: Exception) -> bool:
+    log.warning("greengrass: an event could not be read: %s", _named(error))
+    return False
+
+
+def _named(error: BaseException) -> str:
+    """An error as one reads it: a nucleus lite sends none but its class."""
+    text = " ".join(str(getattr(error, "message", None) or error).split())
+    return f"{type(error).__name__} {text}".strip()
