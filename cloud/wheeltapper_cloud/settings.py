@@ -12,7 +12,7 @@ import msgspec
 
 from wheeltapper.errors import SettingsError
 from wheeltapper.judge import JudgeSettings
-from wheeltapper.transport.settings import BrokerSettings
+from wheeltapper.transport.settings import BrokerSettings, decode_path
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -108,8 +108,9 @@ def load(path: Path) -> CloudSettings:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not TOML: {error}") from error
     try:
-        settings = msgspec.convert(found, CloudSettings)
+        settings = msgspec.convert(found, CloudSettings, dec_hook=decode_path)
     except msgspec.ValidationError as error:
         raise SettingsError(f"{path}: {error}") from error
     models = [str(path.parent / model) for model in settings.models]
-    return msgspec.structs.replace(settings, models=models)
+    broker = settings.broker if isinstance(settings.broker, str) else settings.broker.relative_to(path.parent)
+    return msgspec.structs.replace(settings, models=models, broker=broker)

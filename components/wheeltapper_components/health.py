@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from wheeltapper.clock import Clock
+from wheeltapper.health import write_health
 from wheeltapper.messages import Health, encode
 from wheeltapper.topics import topic_of
 from wheeltapper_components.links import Links
@@ -15,7 +16,8 @@ _DETAIL = 1_500
 
 class Pulse:
     """
-    Publishes ``messages.Health`` on the gateway's own topic, now or never: stale health is worse than none.
+    Publishes ``messages.Health`` on the gateway's own topic, now or never: stale health is worse than none. The latest is also
+    left in the data directory, for ``wheeltapper health``.
 
     Args:
         process: whose health it is.
@@ -31,6 +33,7 @@ class Pulse:
         condition: Callable[[], tuple[bool, str]],
     ) -> None:
         self._thing = settings.thing
+        self._data_dir = settings.data_dir
         self._topic = topic_of(settings.topics.health, settings.thing)
         self._period_s = settings.health_s
         self._process = process
@@ -59,4 +62,6 @@ class Pulse:
             status=status,
             detail=detail[:_DETAIL],
         )
-        self._links.tell(self._topic, encode(health))
+        payload = encode(health)
+        self._links.tell(self._topic, payload)
+        write_health(self._data_dir, payload)

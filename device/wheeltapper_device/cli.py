@@ -1,4 +1,4 @@
-"""The device's commands: run, simulate, scenarios, health."""
+"""The device's commands: run, simulate, scenarios."""
 
 import argparse
 from pathlib import Path
@@ -12,7 +12,6 @@ def register(commands: Commands) -> None:
     _add_run(group)
     _add_simulate(group)
     _add_scenarios(group)
-    _add_health(group)
 
 
 def _add_run(group: Commands) -> None:
@@ -24,7 +23,12 @@ def _add_run(group: Commands) -> None:
         "wheeltapper device run --scenario motor --thing motor-1 --time-scale 15 --broker mqtt://127.0.0.1:1883\n"
         "wheeltapper device run --replay valve.csv --rows 400: --ignore anomaly,changepoint --speed 20 --exit",
     )
-    _add_settings_arguments(parser)
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings, TOML; see device/device.example.toml")
+    parser.add_argument("--thing", metavar="NAME", help="the name that readings carry (default machine-1)")
+    parser.add_argument("--broker", metavar="URL", help="mqtt://host:port or mqtts://host:port")
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="outbox and progress (default wheeltapper-data/device)"
+    )
     add_simulation_arguments(parser)
     parser.add_argument(
         "--time-scale", type=float, metavar="X", help="machine seconds that pass in a second (default 1)"
@@ -44,27 +48,8 @@ def _add_run(group: Commands) -> None:
     replay.add_argument("--exit", action="store_true", help="end when the last row is sent and acknowledged")
 
 
-def _add_settings_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings, TOML; see device/device.example.toml")
-    parser.add_argument("--thing", metavar="NAME", help="the name that readings carry (default machine-1)")
-    parser.add_argument("--broker", metavar="URL", help="mqtt://host:port or mqtts://host:port")
-    parser.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="outbox and progress (default wheeltapper-data/device)"
-    )
-
-
 def _names(text: str) -> list[str]:
     return [name for name in (part.strip() for part in text.split(",")) if name]
-
-
-def _add_health(group: Commands) -> None:
-    parser = group.add(
-        "health",
-        _health,
-        help="say how the running agent is; status 1 when it is not well",
-        example="wheeltapper device health --config device/device.example.toml",
-    )
-    _add_settings_arguments(parser)
 
 
 def _add_simulate(group: Commands) -> None:
@@ -126,9 +111,3 @@ def _run(options: argparse.Namespace) -> int:
     from wheeltapper_device.run import run
 
     return run(options)
-
-
-def _health(options: argparse.Namespace) -> int:
-    from wheeltapper_device.run import health
-
-    return health(options)

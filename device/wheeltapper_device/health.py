@@ -1,21 +1,17 @@
-"""How the device is: told on its health topic, and left in a file for the container's health check."""
+"""How the device is: told on its health topic, and left in its data directory for ``wheeltapper health``."""
 
-import json
 import threading
-from pathlib import Path
 from typing import Literal
 
 from wheeltapper import topics
 from wheeltapper.clock import Clock
-from wheeltapper.errors import UnavailableError
+from wheeltapper.health import write_health
 from wheeltapper.messages import Health, encode
 from wheeltapper.outbox import Outbox
 from wheeltapper.transport import Transport
 from wheeltapper_device.agent import Agent
 from wheeltapper_device.settings import DeviceSettings
 
-_FILE = "health.json"
-_STALE_REPORTS = 6
 Status = Literal["starting", "ready", "degraded", "stopping", "stopped"]
 
 
@@ -71,38 +67,9 @@ class Reporter:
         health = Health(thing=self._settings.thing, time_ms=now_ms, process="device", status=status, detail=detail)
         payload = encode(health)
         self._transport.publish(self._topic, payload)
-        _write(self._settings.data_dir / _FILE, payload)
+        write_health(self._settings.data_dir, payload)
 
     def _run(self) -> None:
         while not self._stop.is_set():
             self.report()
             self._clock.wait(self._stop, min(0.5, self._settings.health_s))
-
-
-def check_health(settings: DeviceSettings, clock: Clock) -> str:
-    """
-    What the running agent last said of itself.
-
-    Raises:
-        UnavailableError: nothing, nothing lately, or that it is not well.
-    """
-    path = settings.data_dir / _FILE
-    try:
-        health = json.loads(path.read_text(encoding="utf-8"))
-        age_s = (clock.time_ms() - health["time_ms"]) / 1000.0
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UnavailableError(f"{path}: says nothing; is wheeltapper device run at work?") from error
-    if abs(age_s) > _STALE_REPORTS * settings.health_s:
-        raise UnavailableError(f"{path}: is {age_s:.0f} s old; the agent no longer reports")
-    if health.get("status") != "ready":
-        raise UnavailableError(f"device {health.get('thing')}: {health.get('status')}: {health.get('detail')}")
-    return f"{health['status']}: {health['detail']}"
-
-
-def _write(path: Path, payload: bytes) -> None:
-    fresh = path.with_suffix(".new")
-    try:
-        fresh.write_bytes(payload)
-        fresh.replace(path)
-    except OSError:
-        return  # a full disk: the check sees that the file gets old

@@ -17,7 +17,7 @@ from wheeltapper.sender import Sender
 from wheeltapper.transport.patient import PatientTransport
 from wheeltapper.transport.settings import open_transport
 from wheeltapper_device.agent import Agent
-from wheeltapper_device.health import Reporter, check_health
+from wheeltapper_device.health import Reporter
 from wheeltapper_device.replay import ReplaySource
 from wheeltapper_device.settings import DeviceSettings, load_settings
 from wheeltapper_device.sources import SimulatedSource, Source
@@ -114,12 +114,6 @@ def run(options: argparse.Namespace) -> int:
             reporter.close()
             transport.close()
             outbox.close()
-    return 0
-
-
-def health(options: argparse.Namespace) -> int:
-    """Print how the running agent is; a failure is one line and status 1."""
-    print(check_health(settings_of(options), SystemClock()))
     return 0
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from wheeltapper import topics
 from wheeltapper.errors import SettingsError
-from wheeltapper.transport.settings import BrokerSettings
+from wheeltapper.transport.settings import BrokerSettings, decode_path
 
 ENVIRONMENT_PREFIX = "WHEELTAPPER_DEVICE__"
 
@@ -167,7 +167,7 @@ def load_settings(
         if value is not None:
             _set(values, place, value)
     try:
-        settings = msgspec.convert(values, DeviceSettings, strict=False, dec_hook=_path)
+        settings = msgspec.convert(values, DeviceSettings, strict=False, dec_hook=decode_path)
     except msgspec.ValidationError as error:
         raise SettingsError(f"{where}: {error}") from error
     topics.topic_of("{thing}", settings.thing)
@@ -184,12 +184,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: not a table of settings")
     return values
-
-
-def _path(wanted: type, value: Any) -> Any:
-    if wanted is Path and isinstance(value, str):
-        return Path(value)
-    raise ValueError(f"Expected `{wanted.__name__}`, got `{type(value).__name__}`")
 
 
 _PATHS = (

@@ -73,8 +73,9 @@ def _obey(trigger: Trigger, settings: DeviceSettings, source: Source) -> Answer:
         done.append(f"sent {len(steps)} rows of {trigger.file}")
     else:
         steps = tuple(_steps(source, rows))
-        done.append(f"sent {len(steps)} readings" if steps or not rows else "the source has come to its end")
-    return Answer(trigger.request_id, "done", "; ".join(done), steps)
+        if rows:
+            done.append(f"sent {len(steps)} readings" if steps else "the source has come to its end")
+    return Answer(trigger.request_id, "done", "; ".join(done) or "nothing was asked for", steps)
 
 
 def _rows(trigger: Trigger, settings: DeviceSettings) -> int:

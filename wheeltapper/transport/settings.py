@@ -68,6 +68,11 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         except OSError as error:
             raise SettingsError(f"broker password_file {self.password_file}: {error.strerror}") from error
 
+    def relative_to(self, base: Path) -> "BrokerSettings":
+        """The same settings with every relative path taken from a folder."""
+        given = {name: getattr(self, name) for name in ("ca", "certificate", "key", "password_file")}
+        return msgspec.structs.replace(self, **{name: base / path for name, path in given.items() if path is not None})
+
     def check_files(self) -> None:
         """
         See that every credential named can be read.
@@ -85,6 +90,13 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 path.open("rb").close()
             except OSError as error:
                 raise SettingsError(f"broker {name} {path}: {error.strerror}; run: wheeltapper certs init") from error
+
+
+def decode_path(wanted: type, value: object) -> object:
+    """msgspec's ``dec_hook`` for settings that hold paths."""
+    if wanted is Path and isinstance(value, str):
+        return Path(value)
+    raise ValueError(f"Expected `{wanted.__name__}`, got `{type(value).__name__}`")
 
 
 def open_transport(settings: BrokerSettings, client_id: str = "") -> Transport:

@@ -1,0 +1,69 @@
+"""
+How a process is, in a file: what a container's health check asks, without a broker in between.
+
+A process leaves its latest ``messages.Health`` in its data directory; ``wheeltapper health`` reads it. Silence is sickness.
+"""
+
+import argparse
+import contextlib
+from pathlib import Path
+
+import msgspec
+
+from wheeltapper.cli import Commands
+from wheeltapper.clock import Clock, SystemClock
+from wheeltapper.errors import UnavailableError
+from wheeltapper.messages import Health
+
+FILE = "health.json"
+_MAX_AGE_S = 60.0
+
+
+def register(commands: Commands) -> None:
+    """Add ``wheeltapper health``."""
+    parser = commands.add(
+        "health",
+        _run,
+        help="say how the process with this data directory is; status 1 when it is not well",
+        example="wheeltapper health wheeltapper-data/device",
+    )
+    parser.add_argument("data_dir", type=Path, help="the data directory of a device or a gateway")
+    parser.add_argument(
+        "--max-age", type=float, default=_MAX_AGE_S, metavar="S", help="older reports are silence (default 60)"
+    )
+
+
+def write_health(data_dir: Path, payload: bytes) -> None:
+    """Leave a report, whole or not at all; on a full disk the last one grows old instead."""
+    fresh = data_dir / f"{FILE}.new"
+    with contextlib.suppress(OSError):
+        fresh.write_bytes(payload)
+        fresh.replace(data_dir / FILE)
+
+
+def check_health(data_dir: Path, clock: Clock, max_age_s: float = _MAX_AGE_S) -> Health:
+    """
+    What the process last said of itself.
+
+    Raises:
+        UnavailableError: nothing, nothing lately, or that it is not well.
+    """
+    path = data_dir / FILE
+    try:
+        health = msgspec.json.decode(path.read_bytes(), type=Health)
+    except (OSError, msgspec.DecodeError) as error:
+        raise UnavailableError(
+            f"{path}: says nothing; is a device or gateway at work with this data directory?"
+        ) from error
+    age_s = (clock.time_ms() - health.time_ms) / 1000.0
+    if abs(age_s) > max_age_s:
+        raise UnavailableError(f"{path}: is {age_s:.0f} s old; the process is silent")
+    if health.status != "ready":
+        raise UnavailableError(f"{health.process} {health.thing}: {health.status}: {health.detail}")
+    return health
+
+
+def _run(options: argparse.Namespace) -> int:
+    health = check_health(options.data_dir, SystemClock(), options.max_age)
+    print(f"{health.process} {health.thing}: {health.status}: {health.detail}")
+    return 0
