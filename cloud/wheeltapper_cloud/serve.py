@@ -137,8 +137,9 @@ def serve(settings: CloudSettings, data_dir: Path) -> None:
             companion.close()
 
 
-def _run(companion: Companion, settings: CloudSettings, listener: socket.socket) -> None:
-    server = uvicorn.Server(
+def http_server(companion: Companion, settings: CloudSettings) -> uvicorn.Server:
+    """The HTTP server of a companion, not yet running."""
+    return uvicorn.Server(
         uvicorn.Config(
             companion.application(),
             http="httptools",
@@ -154,6 +155,10 @@ def _run(companion: Companion, settings: CloudSettings, listener: socket.socket)
             ssl_keyfile=settings.server.private_key or None,
         )
     )
+
+
+def _run(companion: Companion, settings: CloudSettings, listener: socket.socket) -> None:
+    server = http_server(companion, settings)
     for number in (signal.SIGINT, signal.SIGTERM):
         # uvicorn raises again, when it has stopped, the signal that stopped it; there is still work to do then.
         signal.signal(number, lambda *_: None)
