@@ -60,10 +60,11 @@ def _alarm_timer(alarm: Alarm, timer: str, now: float) -> Outcome | None:
 class _Route:
     """From an input to a model: where the key is, and which handler takes the message."""
 
-    __slots__ = ("index", "instances", "member", "model", "steps")
+    __slots__ = ("index", "instances", "member", "model", "name", "steps")
 
     def __init__(self, model: _Model, index: int) -> None:
         self.model = model
+        self.name = model.plan.name
         self.index = index
         self.instances: dict[str, Any] = model.instances
         self.steps = model.plan.key
@@ -93,6 +94,8 @@ class Shard:
         self._heap: list[tuple[float, int, Any]] = []
         self._order = count()
         self._touched: dict[tuple[str, str], None] | None = {} if track else None
+        self.without_key = 0
+        """Messages that were for no detector of a model that reads their input, for want of a valid key."""
 
     def load(
         self, body: dict[str, Any] | bytes, version: str = "1", *, inputs: Declared | None = None
@@ -153,9 +156,11 @@ class Shard:
         for route in routes:
             key = payload.get(route.member)  # type: ignore[arg-type]  # None is no member's name: no key, slow way
             instance = route.instances.get(key) if type(key) is str else None
-            if instance is None or trace or self._touched is not None:
+            if instance is None or trace:
                 outcomes = self._put_slowly(route, message, now, trace, outcomes)
                 continue
+            if self._touched is not None:
+                self._touched[(route.name, key)] = None
             result = instance.on[route.index](instance, payload, now, message)
             if result is not None:
                 outcomes = self._add(outcomes, self._finish(route.model, instance, result))
@@ -347,6 +352,7 @@ class Shard:
         """A message in full: keys of every kind, creation, traces, tracking."""
         key = route.key_of(message.payload)
         if key is None:
+            self.without_key += 1
             return outcomes
         model = route.model
         instance = route.instances.get(key)
