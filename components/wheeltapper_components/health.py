@@ -16,8 +16,9 @@ _DETAIL = 1_500
 
 class Pulse:
     """
-    Publishes ``messages.Health`` on the gateway's own topic, now or never: stale health is worse than none. The latest is also
-    left in the data directory, for ``wheeltapper health``.
+    Publishes ``messages.Health`` on the gateway's own topic, now or never: stale health is worse than none.
+
+    The latest is also left in the data directory, for ``wheeltapper health``.
 
     Args:
         process: whose health it is.
