@@ -29,6 +29,7 @@ from wheeltapper.detector.outcomes import (
     timeout_of,
     value,
 )
+from wheeltapper.detector.plan import MAX_TIMER_S
 
 # Absent: never set, or cleared. Pending: expired, and no condition has asked yet. Spent: expired, and one has.
 TimerState = Literal["absent", "running", "pending", "spent"]
@@ -42,7 +43,9 @@ PENDING: frozenset[TimerState] = frozenset(("pending",))
 _MAX_PATHS = 64
 _MAX_PER_STATE = 24
 _WIDEN_AFTER = 5
-_FINE_WORK = 12_000
+# Work is counted in nodes of conditions; beyond the last bound nothing is claimed any more.
+_FINE_WORK = 30_000
+_MOST_WORK = 90_000
 
 
 class Configuration(msgspec.Struct, frozen=True):
@@ -96,7 +99,26 @@ def explore(survey: Survey, *, serial: bool = False) -> Reach:
         survey: a definition without structural errors.
         serial: its evaluation method.
     """
-    return _Explorer(survey, serial).run()
+    try:
+        return _Explorer(survey, serial).run()
+    except _TooMuchError:
+        return _everything(survey)
+
+
+class _TooMuchError(Exception):
+    """The definition has too many alternatives to tell anything."""
+
+
+def _everything(survey: Survey) -> Reach:
+    """What may happen when nothing is known: all of it."""
+    outcomes: tuple[Outcome, ...] = ("true", "false", "undefined")
+    found = ("absent", "running", "pending", "spent", "value", "undefined")
+    return Reach(
+        states=set(survey.states),
+        outcomes={rule.path: set(outcomes) for rule in survey.rules},
+        found={step.path: set(found) for rule in survey.rules for step in rule.steps},
+        exact=False,
+    )
 
 
 class _Explorer:
@@ -117,6 +139,9 @@ class _Explorer:
         self._known: dict[str, list[Configuration]] = {state: [] for state in survey.states}
         self._waiting: list[Configuration] = []
         self._work = 0
+        self._sizes = {
+            rule.path: sum(1 for _ in ex.walk(rule.condition)) for rule in survey.rules if rule.condition is not None
+        }
 
     @property
     def _coarse(self) -> bool:
@@ -180,7 +205,9 @@ class _Explorer:
     def _cases(self, rule: Rule, facts: Facts, trigger: Trigger) -> list[tuple[Outcome, Facts]]:
         if rule.condition is None:
             return [("false", facts)]
-        self._work += 1
+        self._work += self._sizes[rule.path]
+        if self._work > _MOST_WORK:
+            raise _TooMuchError
         self._note_reads(rule, rule.path, rule.condition, facts)
         found = cases(rule.condition, facts, trigger)
         self._reach.outcomes.setdefault(rule.path, set()).update(outcome for outcome, _ in found)
@@ -325,10 +352,10 @@ class _Explorer:
         if step.kind == "resetTimer":
             return _timer_set(path, timer, (RUNNING if before != ABSENT else ABSENT) | (before & ABSENT))
         duration = step.tree("durationExpression")
-        if duration is None or not value(duration, path.facts, trigger).undefined:
-            return _timer_set(path, timer, RUNNING)
         started = _timer_set(path, timer, RUNNING)
-        return _join_paths(path, started)
+        seconds = value(duration, path.facts, trigger) if duration is not None else iv.of(1)
+        legal = Possible(number=iv.Interval(1, MAX_TIMER_S))
+        return started if iv.covers(legal, seconds) else _join_paths(path, started)
 
     def _set_variable(self, step: Step, path: _Path, trigger: Trigger, noted: set[str]) -> _Path:
         tree = step.tree("value")

@@ -50,7 +50,7 @@ def structure(definition: Mapping[str, Any], laid_out: Survey) -> Iterator[Findi
             )
     yield from _raw_events(definition)
     yield from _steps(laid_out)
-    if laid_out.states and not any(rule.condition and inputs_of(rule.condition) for rule in laid_out.rules):
+    if laid_out.states and not any(rule.condition is None or inputs_of(rule.condition) for rule in laid_out.rules):
         yield _broken("Detector Model Definition must use at least one Input in a condition.")
 
 

@@ -22,7 +22,7 @@ Fact = ex.Reference | tuple[str, str]
 Facts = Mapping[Fact, Possible]
 Case = tuple[Outcome, Facts]
 
-_MAX_CASES = 48
+_MAX_CASES = 16
 
 
 class Trigger(NamedTuple):
