@@ -41,7 +41,7 @@ class Evaporator(Machine):
         Fault(
             "fan-wear",
             "the fan slows down and draws more current: less air passes, the coil gets colder",
-            ("air_flow", "fan_current", "evaporator_temperature", "suction_pressure"),
+            ("air_flow", "fan_current", "evaporator_temperature", "supply_air_temperature", "suction_pressure"),
             160.0,
         ),
         Fault(
