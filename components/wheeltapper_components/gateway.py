@@ -6,10 +6,14 @@ import logging
 import signal
 import threading
 from types import FrameType
+from typing import Protocol
+
+import msgspec
 
 from wheeltapper.clock import Clock
+from wheeltapper.errors import SettingsError, WheeltapperError
 from wheeltapper.transport.settings import BrokerSettings, open_transport
-from wheeltapper_components.inference import Inference
+from wheeltapper_components.health import Pulse
 from wheeltapper_components.links import Link, Links
 from wheeltapper_components.settings import GatewaySettings
 
@@ -18,31 +22,57 @@ log = logging.getLogger(__name__)
 
 def broker_links(settings: GatewaySettings, process: str, clock: Clock) -> Links:
     """The links of one process through brokers: the local one, and the cloud's where it is set."""
-    folder = settings.data_dir / process
     links = [_broker_link("broker", settings, settings.broker, process, clock)]
     if settings.cloud is not None:
         links.append(_broker_link("cloud", settings, settings.cloud, process, clock))
-    log.debug("%s keeps its data in %s", process, folder)
     return Links(links)
 
 
 def _broker_link(name: str, settings: GatewaySettings, broker: BrokerSettings, process: str, clock: Clock) -> Link:
-    transport = open_transport(broker, client_id=f"{settings.thing}-{process}")
-    return Link(name, transport, settings.data_dir / process, settings.store, clock)
+    client_id = f"{broker.client_id or settings.thing}-{process}"
+    transport = open_transport(msgspec.structs.replace(broker, client_id=client_id))
+    return Link(name, transport, settings.data_dir / process, settings.store, clock, reads=name == "broker")
+
+
+class Service(Protocol):
+    """What runs on links: ``Inference`` or ``Detectors``."""
+
+    pulse: Pulse
+
+    def open(self) -> None: ...
+
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Gateway:
     """
-    Inference, and detectors where they are configured.
+    Inference where models are configured, and detectors where they are.
 
     Args:
         settings: all of them.
         clock: for everything inside.
+
+    Raises:
+        SettingsError: neither is configured.
     """
 
     def __init__(self, settings: GatewaySettings, clock: Clock) -> None:
-        self.inference_links = broker_links(settings, "inference", clock)
-        self.inference = Inference(settings, self.inference_links, clock)
+        if not settings.models and not settings.detectors.models:
+            raise SettingsError("gateway: there is nothing to do; name a model under [[models]] or in detectors.models")
+        self._services: list[tuple[Service, Links]] = []
+        try:
+            for wanted, name, kind in (
+                (settings.models, "inference", _inference),
+                (settings.detectors.models, "detectors", _detectors),
+            ):
+                if wanted:
+                    links = broker_links(settings, name, clock)
+                    self._services.append((kind(settings, links, clock), links))
+        except WheeltapperError:
+            self.close()
+            raise
 
     def start(self) -> None:
         """
@@ -50,20 +80,36 @@ class Gateway:
 
         Raises:
             ModelError: a model cannot be loaded.
+            DefinitionError: a detector model is not valid.
             UnavailableError: the broker is away.
         """
-        self.inference.open()
-        self.inference_links.start()
-        self.inference.start()
+        for service, links in self._services:
+            service.open()
+            links.start()
+            service.start()
 
     def close(self) -> None:
-        """Stop taking work, flush, disconnect."""
-        self.inference.close()
-        self.inference.pulse.tell("stopped", "")
-        self.inference_links.close()
+        """Stop taking work, flush, disconnect; harmless when repeated."""
+        services, self._services = self._services, []
+        for service, links in services:
+            service.close()
+            service.pulse.tell("stopped", "")
+            links.close()
 
 
-def run_until_told(start: "Gateway", stop: threading.Event | None = None) -> None:
+def _inference(settings: GatewaySettings, links: Links, clock: Clock) -> Service:
+    from wheeltapper_components.inference import Inference
+
+    return Inference(settings, links, clock)
+
+
+def _detectors(settings: GatewaySettings, links: Links, clock: Clock) -> Service:
+    from wheeltapper_components.detectors import Detectors
+
+    return Detectors(settings, links, clock)
+
+
+def run_until_told(gateway: Gateway, stop: threading.Event | None = None) -> None:
     """Run until SIGTERM or SIGINT, or until ``stop`` is set."""
     told = stop or threading.Event()
 
@@ -73,8 +119,8 @@ def run_until_told(start: "Gateway", stop: threading.Event | None = None) -> Non
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, tell)
     try:
-        start.start()
+        gateway.start()
         told.wait()
         log.info("stopping")
     finally:
-        start.close()
+        gateway.close()

@@ -135,10 +135,10 @@ class Inference:
             self.shelf.load()
         self._restore()
         topics = self.settings.topics
-        self._links.first.transport.subscribe(filter_of(topics.reading), self._receiver("reading", topics.reading))
         for link in self._links.all:
-            handler = self._receiver("trigger", topics.trigger_infer)
-            link.transport.subscribe(filter_of(topics.trigger_infer), handler)
+            if link.reads:
+                link.transport.subscribe(filter_of(topics.reading), self._receiver("reading", topics.reading))
+            link.transport.subscribe(filter_of(topics.trigger_infer), self._receiver("trigger", topics.trigger_infer))
 
     def start(self) -> None:
         """Begin to score, and to look for new models."""

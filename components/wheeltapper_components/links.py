@@ -7,11 +7,11 @@ publish/subscribe and IoT Core. The code above does not know which.
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from wheeltapper.clock import Clock
-from wheeltapper.errors import WheeltapperError
+from wheeltapper.errors import UnavailableError, WheeltapperError
 from wheeltapper.outbox import Outbox, Put
 from wheeltapper.sender import Sender
 from wheeltapper.topics import matches
@@ -34,6 +34,7 @@ class Link:
         folder: where the outbox lies.
         filters: topic filters of the messages that go out here.
         max_payload_bytes: longer messages are dropped and counted; they would never pass.
+        reads: whether readings come by it.
         window: messages sent and not yet acknowledged, at the most.
     """
 
@@ -47,11 +48,13 @@ class Link:
         *,
         filters: Sequence[str] = ("#",),
         max_payload_bytes: int = MAX_PAYLOAD_BYTES,
+        reads: bool = True,
         window: int = 1_000,
     ) -> None:
         self.name = name
         self.transport = transport
         self.filters = tuple(filters)
+        self.reads = reads
         self.oversized = 0
         self._max_payload_bytes = max_payload_bytes
         self.outbox = Outbox(
@@ -82,7 +85,7 @@ class Link:
 
 class Links:
     """
-    All the ways out; the first is the one that readings come by, and its outbox keeps the states.
+    All the ways out; the first link's outbox keeps the states.
 
     A message for several links is in the others' outboxes before it is in the first's with the states: a power cut in
     between makes the reading come again, and the repeat is known by its message id.
@@ -129,6 +132,24 @@ class Links:
         accepted = [put for put in puts if self.first.accepts(put)]
         if accepted or states:
             self.first.outbox.put_and_wait(accepted, states=states)
+
+    def put_soon(self, put: Put, done: Callable[[UnavailableError | None], None] = lambda _error: None) -> None:
+        """Keep a message without waiting; ``done`` is called when every link that accepts it has it on disk, or cannot."""
+        accepting = [link for link in self.all if link.accepts(put)]
+        told: list[UnavailableError | None] = []
+        lock = threading.Lock()
+
+        def settle(error: UnavailableError | None) -> None:
+            with lock:
+                told.append(error)
+                last = len(told) == len(accepting)
+            if last:
+                done(next((problem for problem in told if problem is not None), None))
+
+        for link in accepting:
+            link.outbox.put([put], done=settle)
+        if not accepting:
+            done(None)
 
     def tell(self, topic: str, payload: bytes) -> None:
         """Publish now or never, on every link that accepts it: for words that are stale a moment later."""

@@ -146,6 +146,27 @@ class DetectorSettings(Section, frozen=True):
     inputs: dict[str, str] = {}
 
 
+class GreengrassSettings(Section, frozen=True):
+    """
+    What goes where on a nucleus, and how its silence is found out.
+
+    Args:
+        local: topic filters of what other components may hear.
+        core: topic filters of what goes to AWS IoT Core.
+        readings_from: the sides that readings come from.
+        heartbeat_s: how often a heartbeat is sent round; 0 sends none.
+        deaf_s: a side on which nothing came round for so long is subscribed to again, and then given up.
+        reread_s: how often the configuration is read without being told to.
+    """
+
+    local: tuple[str, ...] = ("#",)
+    core: tuple[str, ...] = ("#",)
+    readings_from: tuple[Literal["local", "core"], ...] = ("local",)
+    heartbeat_s: NotNegative = 15
+    deaf_s: Positive = 60.0
+    reread_s: Positive = 300.0
+
+
 class GatewaySettings(Section, frozen=True):
     """
     All of a gateway's settings.
@@ -170,6 +191,7 @@ class GatewaySettings(Section, frozen=True):
     watch: WatchSettings = WatchSettings()
     store: StoreSettings = StoreSettings()
     trigger: TriggerSettings = TriggerSettings()
+    greengrass: GreengrassSettings = GreengrassSettings()
     detectors: DetectorSettings = DetectorSettings()
     max_batch: AtLeastOne = 256
     health_s: Positive = 5.0

@@ -295,8 +295,10 @@ class Nucleus:
         return {}, tell
 
     def _on_update_thing_shadow(self, component: Component, request: Json, *_: Any) -> Any:
-        self._authorise(component, SHADOW, "UpdateThingShadow", f"$aws/things/{request['thingName']}/shadow")
-        self.shadows[request.get("shadowName") or ""] = base64.b64decode(request["payload"])
+        name = request.get("shadowName") or ""
+        topic = f"$aws/things/{request['thingName']}/shadow" + (f"/name/{name}" if name else "")
+        self._authorise(component, SHADOW, "UpdateThingShadow", topic)
+        self.shadows[name] = base64.b64decode(request["payload"])
         return {"payload": request["payload"]}, None
 
     # --- delivery ----------------------------------------------------------------------------------------------------
@@ -328,7 +330,7 @@ class Nucleus:
 
     def _authorise(self, component: Component, service: str, operation: str, topic: str) -> None:
         for policy in component.access.get(service, {}).values():
-            if operation not in policy["operations"] and "*" not in policy["operations"]:
+            if not {operation, f"aws.greengrass#{operation}", "*"} & set(policy["operations"]):
                 continue
             for resource in policy["resources"]:
                 if self._allows(service, resource.replace("{iot:thingName}", self.thing), topic):

@@ -1,0 +1,265 @@
+"""
+The detectors process: judges readings and predictions beside the machine, so that the alarm rings with the link down.
+
+The judge of the core does the judging and the keeping; here are its definitions, what it hears and where its news go. A
+delivery is acknowledged when the judge has it on disk.
+"""
+
+import hashlib
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from wheeltapper.clock import Clock
+from wheeltapper.detector.readers import Definitions, read_text
+from wheeltapper.errors import DefinitionError, MessageError, SettingsError, UnavailableError
+from wheeltapper.judge import Action, Deployment, Judge, JudgeSettings, Message, Refusal
+from wheeltapper.judge.delivery import Delivery as ActionDelivery
+from wheeltapper.judge.delivery import Executor, Result, Settled
+from wheeltapper.judge.executors import InputExecutor
+from wheeltapper.judge.types import Kind
+from wheeltapper.messages import ActionReport, encode
+from wheeltapper.outbox import Put
+from wheeltapper.topics import filter_of, thing_of, topic_of
+from wheeltapper.transport import Delivery
+from wheeltapper_components.health import Pulse
+from wheeltapper_components.links import Links
+from wheeltapper_components.settings import GatewaySettings
+
+log = logging.getLogger(__name__)
+
+PROCESS = "detectors"
+_TICK_S = 0.5
+
+
+class Head(msgspec.Struct):
+    """What is read of a message before it is judged."""
+
+    message_id: str = ""
+    time_ms: float | None = None
+
+
+class OutboxExecutor:
+    """Publishes an action's payload durably, on every link."""
+
+    immediate = True
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+
+    def execute(self, action: Action, settled: Settled) -> None:
+        """
+        Delivered when the message is on disk.
+
+        Raises:
+            MessageError: the target is no topic.
+        """
+        if not action.target or set("+#\0") & set(action.target):
+            raise MessageError(f"topic {action.target!r}: cannot be published on")
+
+        def done(error: UnavailableError | None) -> None:
+            settled(Result("delivered") if error is None else Result("away", str(error)))
+
+        self._links.put_soon(Put(action.target, action.payload), done)
+
+
+class Detectors:
+    """
+    Detector and alarm models at the edge.
+
+    Args:
+        settings: models, inputs, topics.
+        links: where readings and predictions come from and news go to.
+    """
+
+    def __init__(self, settings: GatewaySettings, links: Links, clock: Clock) -> None:
+        self.settings = settings
+        self.pulse = Pulse(settings, PROCESS, links, clock, self._condition)
+        self._links = links
+        self._clock = clock
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._unkept: deque[tuple[str, Delivery]] = deque()
+        self._malformed = 0
+        judge = JudgeSettings(state_topic=settings.topics.state, alarm_topic=settings.topics.alarm)
+        self._delivery = ActionDelivery(self._route, clock, report=self._report)
+        self.judge = Judge(settings.data_dir / PROCESS, clock, judge, on_actions=self._delivery.take)
+        self._delivery.attach(self.judge)
+        self._outbox = OutboxExecutor(links)
+        self._inputs = InputExecutor(self.judge, judge.hop_limit)
+
+    def open(self, *, thread: bool = True) -> None:
+        """
+        Recover, put the definitions in force and subscribe.
+
+        Args:
+            thread: False lets every call do its work before it returns, for tests in virtual time.
+
+        Raises:
+            SettingsError: a file cannot be read or defines nothing.
+            DefinitionError: a definition is not valid.
+            UnavailableError: the data directory cannot be written.
+        """
+        found = [read_definitions(path) for path in self.settings.detectors.models]
+        self.judge.start(thread=thread)
+        self._deploy(found)
+        if thread:
+            self._delivery.start()
+        self._subscribe()
+
+    def start(self) -> None:
+        """Begin to tell of one's health."""
+        self._thread = threading.Thread(target=self._run, name=PROCESS, daemon=True)
+        self._thread.start()
+        self.pulse.beat("ready")
+
+    def close(self) -> None:
+        """Stop taking work, keep everything; harmless when repeated."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(5.0)
+        self.judge.close()
+        self._delivery.close()
+
+    def _deploy(self, found: Sequence[Definitions]) -> None:
+        attributes: dict[str, list[str]] = {name: [] for name in self._templates()}
+        for definitions in found:
+            for body in definitions.inputs:
+                paths = [item["jsonPath"] for item in body["inputDefinition"]["attributes"]]
+                attributes[body["inputName"]] = paths
+        self.judge.declare_inputs(attributes)
+        wanted = [one for definitions in found for one in deployments_of(definitions)]
+        present = {one.name: one for one in self.judge.deployments()}
+        for name in present.keys() - {one.name for one in wanted}:
+            self.judge.withdraw(name, kind=present[name].kind)
+        for one in wanted:
+            if one.name not in present or present[one.name].version != one.version:
+                self._put_in_force(one)
+
+    def _put_in_force(self, deployment: Deployment) -> None:
+        try:
+            self.judge.deploy(deployment, migrate=True)
+        except DefinitionError as error:
+            log.warning("%s: its detectors start anew: %s", deployment.name, error)
+            self.judge.deploy(deployment)
+        log.info("%s model %s %s is in force", deployment.kind, deployment.name, deployment.version)
+
+    def _templates(self) -> dict[str, str]:
+        topics = self.settings.topics
+        return {"Reading": topics.reading, "Prediction": topics.prediction} | self.settings.detectors.inputs
+
+    def _subscribe(self) -> None:
+        by_template: dict[str, list[str]] = {}
+        for name, template in self._templates().items():
+            by_template.setdefault(template, []).append(name)
+        for link in self._links.all:
+            if link.reads:
+                for template, names in by_template.items():
+                    link.transport.subscribe(filter_of(template), partial(self._receive, template, names))
+
+    def _receive(self, template: str, names: Sequence[str], delivery: Delivery) -> None:
+        if self._stop.is_set():
+            return
+        for name in names:
+            self._submit(name, delivery, thing_of(template, delivery.topic) or "")
+
+    def _submit(self, name: str, delivery: Delivery, thing: str) -> None:
+        try:
+            head = msgspec.json.decode(delivery.payload, type=Head)
+        except msgspec.DecodeError as error:
+            self._malformed += 1
+            log.warning("%s: dropped: %s", delivery.topic, error)
+            delivery.acknowledge()
+            return
+        time_ms = None if head.time_ms is None else int(head.time_ms)
+        message = Message(name, _named(delivery.payload, thing), head.message_id, time_ms)
+        self.judge.submit([message], partial(self._settle, name, delivery))
+
+    def _settle(self, name: str, delivery: Delivery, refusals: Sequence[Refusal]) -> None:
+        if any(refusal.reason == "unavailable" for refusal in refusals):
+            self._unkept.append((name, delivery))
+            return
+        for refusal in refusals:
+            self._malformed += 1
+            log.warning("%s: dropped: %s", delivery.topic, refusal.detail)
+        delivery.acknowledge()
+
+    def _run(self) -> None:
+        while not self._clock.wait(self._stop, _TICK_S):
+            for _ in range(len(self._unkept)):
+                name, delivery = self._unkept.popleft()
+                self._submit(name, delivery, thing_of(self._templates()[name], delivery.topic) or "")
+            self.pulse.beat_when_due()
+
+    def _route(self, action: Action) -> Executor | None:
+        if action.type in ("publish", "iotTopicPublish"):
+            return self._outbox
+        return self._inputs if action.type == "iotEvents" else None
+
+    def _report(self, report: ActionReport) -> None:
+        try:
+            topic = topic_of(self.settings.topics.action, report.thing)
+        except SettingsError:
+            return  # a detector of no thing
+        self._links.put_soon(Put(topic, encode(report)))
+
+    def _condition(self) -> tuple[bool, str]:
+        known = self.judge.statistics()
+        troubles = [] if known.writable else ["the journal cannot be written"]
+        if self._links.dropped:
+            troubles.append(f"{self._links.dropped} messages dropped from the outbox")
+        told = (
+            f"detectors {known.detectors}, judged {known.accepted}, repeats {known.repeated}, "
+            f"malformed {self._malformed}, waiting {self._links.waiting}"
+        )
+        return not troubles, "; ".join([*troubles, told])
+
+
+def read_definitions(path: Path) -> Definitions:
+    """
+    The definitions in a file.
+
+    Raises:
+        SettingsError: it cannot be read, or defines nothing.
+        DefinitionError: it cannot be understood.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"detectors.models {path}: cannot be read: {error}") from error
+    found = read_text(text, name=path.stem)
+    if not (found.detector_models or found.alarm_models):
+        raise SettingsError(f"detectors.models {path}: defines no detector model and no alarm model")
+    return found
+
+
+def deployments_of(found: Definitions) -> list[Deployment]:
+    """The definitions as the judge takes them, versions made from their content."""
+    kinds: list[tuple[Kind, str, Sequence[Any]]] = [
+        ("detector", "detectorModelName", found.detector_models),
+        ("alarm", "alarmModelName", found.alarm_models),
+    ]
+    deployments = []
+    for kind, member, bodies in kinds:
+        for body in bodies:
+            raw = msgspec.json.encode(body, order="sorted")
+            version = hashlib.sha256(raw).hexdigest()[:12]
+            deployments.append(Deployment(name=body[member], version=version, kind=kind, body=msgspec.Raw(raw)))
+    return deployments
+
+
+def _named(payload: bytes, thing: str) -> bytes:
+    """The payload with its thing in it, which a reading may leave to its topic."""
+    if not thing or b'"thing"' in payload:
+        return payload
+    return b'{"thing":' + msgspec.json.encode(thing) + b"," + payload.lstrip()[1:] if _has_members(payload) else payload
+
+
+def _has_members(payload: bytes) -> bool:
+    return payload.lstrip()[1:].lstrip()[:1] == b'"'
