@@ -178,14 +178,8 @@ class Pass:
 
     def run(self, action: ActionPlan, event: EventPlan) -> None:
         match action:
-            case SetVariablePlan(path, name, value):
-                result = evaluate(value, self)
-                if is_absent(result):
-                    self.fail(
-                        path, f"{show(value)} is {'null' if result is None else 'undefined'}; {name} stays as it was"
-                    )
-                else:
-                    self.detector.set_variable(name, result)
+            case SetVariablePlan():
+                self.assign(action, evaluate(action.value, self))
             case SetTimerPlan(path, name, duration):
                 self.start_timer(path, name, evaluate(duration, self))
             case ResetTimerPlan(path, name):
@@ -200,6 +194,14 @@ class Pass:
                 self.emit(action, event)
         if self.notes is not None:
             self.notes.action(action, event)
+
+    def assign(self, action: SetVariablePlan, value: Operand) -> None:
+        """Set a variable; an absent value leaves it as it was."""
+        if is_absent(value):
+            what = "null" if value is None else "undefined"
+            self.fail(action.path, f"{show(action.value)} is {what}; {action.name} stays as it was")
+        else:
+            self.detector.set_variable(action.name, value)
 
     def start_timer(self, path: str, name: str, duration: Operand) -> None:
         """Set a timer to a duration, rounded down to seconds."""

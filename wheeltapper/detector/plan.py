@@ -266,7 +266,7 @@ def make_alarm_plan(
     rule_inputs = _inputs_of([measured, threshold])
     if not rule_inputs:
         raise DefinitionError("an alarm rule must read at least one input", path=rule_path)
-    used = _inputs_of([measured, threshold, *(tree for action in actions for tree in _trees_of(action))])
+    used = _inputs_of([measured, threshold, *(tree for action in actions for tree in trees_of(action))])
     _check_inputs(used, inputs)
     sign = OPERATOR_SIGNS[model.comparison_operator]
     disabled, flow = model.disabled_on_initialization, model.acknowledge_flow
@@ -473,7 +473,8 @@ def _parameters(body: dict[str, Any], path: str, prefix: str) -> Iterator[Parame
             yield Parameter(prefix + name, parse(value, path=where), kind)
 
 
-def _trees_of(action: ActionPlan) -> Iterator[Expression]:
+def trees_of(action: ActionPlan) -> Iterator[Expression]:
+    """The expressions of an action."""
     match action:
         case SetVariablePlan(_, _, value):
             yield value
@@ -491,7 +492,7 @@ def _expressions(states: tuple[StatePlan, ...]) -> Iterator[Expression]:
             if event.condition is not None:
                 yield event.condition
             for action in event.actions:
-                yield from _trees_of(action)
+                yield from trees_of(action)
 
 
 def _inputs_of(trees: list[Expression]) -> dict[str, dict[Reference, None]]:

@@ -86,7 +86,7 @@ class Shard:
         interpreted: run the reference interpreter instead of compiled models.
     """
 
-    def __init__(self, settings: EngineSettings = DEFAULTS, *, track: bool = False, interpreted: bool = True) -> None:
+    def __init__(self, settings: EngineSettings = DEFAULTS, *, track: bool = False, interpreted: bool = False) -> None:
         self._settings = settings
         self._interpreted = interpreted
         self._models: dict[str, _Model] = {}
@@ -374,7 +374,7 @@ class Shard:
         told = None if recorder is None else recorder.finish(run.time_ms, run.trigger, run.failures)
         return model.engine.outcome(run, created=True, trace=told)
 
-    def _traced(self, engine: Engine, detector: Detector, trigger: Message | str, now: float) -> Outcome | None:
+    def _traced(self, engine: Engine, detector: Any, trigger: Message | str, now: float) -> Outcome | None:
         recorder = Recorder(detector, None if isinstance(trigger, str) else trigger)
         run = engine.run(detector, trigger, now, recorder)
         self._schedule(detector)

@@ -65,7 +65,7 @@ class Simulation:
     """One model in virtual time, with the duplicates of message ids ignored."""
 
     def __init__(self, model: dict[str, Any], settings: EngineSettings = DEFAULTS) -> None:
-        self.shard = Shard(settings, interpreted=True)
+        self.shard = Shard(settings)
         self.name = self.shard.load(model).name
         self._settings = settings
         self._recent = RecentIds(settings.dedup_window_s)
