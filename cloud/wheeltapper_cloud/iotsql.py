@@ -43,13 +43,13 @@ class Select(NamedTuple):
         topic_filter: of the FROM clause.
         everything: the payload passes as it is (``SELECT *`` and nothing else).
         project: the result of the SELECT clause; Undefined where there is none.
-        accepts: whether the WHERE clause holds.
+        accepts: whether the WHERE clause holds; None where there is none.
     """
 
     topic_filter: str
     everything: bool
     project: Expression
-    accepts: Callable[[Context], bool]
+    accepts: Callable[[Context], bool] | None
 
 
 def parse_statement(text: str) -> Select:
@@ -154,7 +154,7 @@ class _Parser:
         if kind != "string":
             raise self._error("FROM must name one topic filter in quotes")
         self._place += 1
-        accepts: Callable[[Context], bool] = lambda _context: True  # noqa: E731
+        accepts: Callable[[Context], bool] | None = None
         if self._take_word("where"):
             condition = self._expression()
             accepts = lambda context: to_boolean(condition(context)) is True  # noqa: E731
@@ -214,7 +214,7 @@ class _Parser:
         if words and signs <= {"."}:
             return _unquote(words[-1])
         if words and self._tokens[start + 1] == ("sign", "("):
-            return words[0].lower()
+            return str(words[0].lower())
         return f"col{number}"
 
     # --- expressions, lowest precedence first ------------------------------------------------------------------------

@@ -77,22 +77,12 @@ class Rule:
     def _plain_head(self, settings: RuleSettings) -> "msgspec.json.Decoder[Any] | None":
         """Where the payload passes as it is, a decoder that reads the id and the time alone."""
         simple = all("$" not in path and "." not in path for path in (settings.message_id, settings.timestamp))
-        if (
-            self._path
-            or not simple
-            or (self._select is not None and settings.sql and not self._passes_all(settings.sql))
-        ):
+        select = self._select
+        if self._path or not simple or (select is not None and not (select.everything and select.accepts is None)):
             return None
         fields = [("id", Any, msgspec.UNSET), ("time", Any, msgspec.UNSET)]
         names = {"id": settings.message_id or " ", "time": settings.timestamp or "  "}
         return msgspec.json.Decoder(msgspec.defstruct("Head", fields, rename=names))
-
-    def _passes_all(self, sql: str) -> bool:
-        return (
-            self._select is not None
-            and self._select.everything
-            and " where " not in f" {' '.join(sql.lower().split())} "
-        )
 
     def read(self, topic: str, payload: bytes, now_ms: int) -> Message | None:
         """
@@ -117,7 +107,7 @@ class Rule:
         context = Context(document, topic, now_ms)
         content = document
         if self._select is not None:
-            if not self._select.accepts(context):
+            if self._select.accepts is not None and not self._select.accepts(context):
                 return None
             content = self._select.project(context)
         for member in self._path:

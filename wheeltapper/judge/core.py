@@ -46,7 +46,6 @@ class Counters(msgspec.Struct):
     accepted: int = 0
     repeated: int = 0
     refused: int = 0
-    dropped: int = 0
     failed: int = 0
     last_commit_ms: int = 0
     writable: bool = True

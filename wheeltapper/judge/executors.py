@@ -6,13 +6,14 @@ from wheeltapper.errors import MessageError
 from wheeltapper.judge.delivery import Result, Settled
 from wheeltapper.judge.host import Judge
 from wheeltapper.judge.types import Action, Message, Refusal
+from wheeltapper.topics import topic_of
 from wheeltapper.transport import Transport
 
 _WILDCARDS = frozenset("+#\0")
 
 
 class BrokerExecutor:
-    """Publishes the payload, on the action's own target or on one topic for all."""
+    """Publishes the payload, on the action's own target or on one topic, in which ``{thing}`` becomes the thing."""
 
     immediate = True
 
@@ -22,7 +23,7 @@ class BrokerExecutor:
 
     def execute(self, action: Action, settled: Settled) -> None:
         """Delivered when the broker has acknowledged; a broker that is away uses up no attempt."""
-        topic = self._topic or action.target
+        topic = topic_of(self._topic, action.thing) if self._topic else action.target
         if not topic or _WILDCARDS & set(topic):
             raise MessageError(f"topic {topic!r}: cannot be published on")
         if not self._transport.connected:

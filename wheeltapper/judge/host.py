@@ -308,6 +308,22 @@ class Judge:
         now_ms = self._now()
         self._post(lambda core: core.ledger.settle_action(action_id, status, attempts, now_ms, detail))
 
+    def order(self, actions: Sequence[Action]) -> int:
+        """Have further actions carried out, durably; those whose id is known are left alone. Gives how many were new."""
+
+        def order(core: Core) -> int:
+            core.flush()
+            new = [action for action in actions if ledger.read_action(core.journal.connection, action.id) is None]
+            for action in new:
+                core.ledger.add_action(action)
+            with core.journal.transaction() as connection:
+                core.ledger.flush(connection)
+            core.ledger.committed()
+            self._on_actions(new)
+            return len(new)
+
+        return self._ask(order)
+
     def replay_actions(self, action_ids: Sequence[str], *, by: str = "") -> int:
         """Try again what was parked, failed or undelivered; returns how many there were."""
 
@@ -373,7 +389,7 @@ class Judge:
             accepted=counters.accepted,
             repeated=counters.repeated,
             refused=counters.refused,
-            dropped=counters.dropped,
+            dropped=core.shard.without_key,
             applied_position=core.journal.position,
             snapshot_position=core.snapshots.base.position,
             queue_depth=len(self._queue),

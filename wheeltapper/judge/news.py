@@ -32,6 +32,8 @@ _TARGETS = {
     "dynamoDB": "tableName",
     "dynamoDBv2": "tableName",
 }
+# What the engine calls the call of an alarm notification's Lambda function.
+_NOTIFICATION = "notification"
 _NOT_A_THING = re.compile(r"[^A-Za-z0-9:_\-.]")
 
 Payload = Mapping[str, Any]
@@ -50,11 +52,6 @@ class Model(msgspec.Struct, frozen=True):
         """The alarm model's severity."""
         severity: int | None = self.body.get("severity")
         return severity
-
-    @property
-    def notifies(self) -> bool:
-        """Whether changes of its alarms are notified."""
-        return bool((self.body.get("alarmNotification") or {}).get("notificationActions"))
 
 
 class News(msgspec.Struct):
@@ -118,9 +115,7 @@ class Reporter:
         thing = self._thing(outcome, payload)
         if changed or outcome.event:
             self._report_change(news, model, outcome, payload, thing, sequence, changed)
-        news.actions.extend(_external(action, thing, hops) for action in outcome.actions)
-        if changed and model.notifies and not outcome.created:
-            news.actions.append(self._notification(model, outcome, thing, sequence))
+        news.actions.extend(_external(action, thing, hops, model.kind) for action in outcome.actions)
         return news
 
     def _report_change(
@@ -165,15 +160,6 @@ class Reporter:
             reading_time_ms=_as(int, judged.get("reading_time_ms")),
         )  # fmt: skip
 
-    def _notification(self, model: Model, outcome: engine.Outcome, thing: str, sequence: int) -> Action:
-        configured = (model.body.get("alarmNotification") or {}).get("notificationActions")
-        return Action(
-            id=self._id("notification", sequence, outcome), model=outcome.model, key=outcome.key, thing=thing,
-            event=outcome.event, type="notification", target=outcome.model,
-            payload=notification_payload(model.body, outcome), time_ms=outcome.time_ms,
-            parameters={"notificationActions": configured, "stateName": outcome.state},
-        )  # fmt: skip
-
     def _thing(self, outcome: engine.Outcome, payload: Payload | None) -> str:
         attribute = self._settings.thing_attribute
         named = payload.get(attribute) if payload else None
@@ -201,28 +187,6 @@ def _leaves_alarm(model: Model, outcome: engine.Outcome) -> bool:
     return outcome.from_state in model.alarm_states
 
 
-def notification_payload(body: Mapping[str, Any], outcome: engine.Outcome) -> bytes:
-    """The object that AWS puts into ``notificationEventPayload``; values are numbers, a singleton has no key."""
-    rule = (body.get("alarmRule") or {}).get("simpleRule") or {}
-    content: dict[str, Any] = {"alarmModelName": outcome.model}
-    if outcome.key:
-        content["keyValue"] = outcome.key
-    content["stateUpdateTime"] = outcome.time_ms
-    if body.get("severity") is not None:
-        content["severity"] = body["severity"]
-    state: dict[str, Any] = {"stateName": outcome.state}
-    if {"inputProperty", "threshold"} <= outcome.values.keys():
-        state["ruleEvaluation"] = {
-            "simpleRule": {
-                "inputProperty": outcome.values["inputProperty"],
-                "operator": rule.get("comparisonOperator"),
-                "threshold": outcome.values["threshold"],
-            }
-        }
-    content["alarmState"] = state
-    return msgspec.json.encode(content)
-
-
 def _publish(message: msgspec.Struct, outcome: engine.Outcome, thing: str, topic: str) -> Action:
     message_id: str = message.message_id  # type: ignore[attr-defined]
     return Action(
@@ -231,7 +195,7 @@ def _publish(message: msgspec.Struct, outcome: engine.Outcome, thing: str, topic
     )  # fmt: skip
 
 
-def _external(action: engine.Action, thing: str, hops: int) -> Action:
+def _external(action: engine.Action, thing: str, hops: int, kind: str) -> Action:
     target = action.parameters.get(_TARGETS.get(action.type, ""))
     if action.type == "iotSiteWise":
         target = action.parameters.get("propertyAlias") or (

@@ -1,0 +1,100 @@
+"""
+Which executor carries out which action.
+
+In this order: what the operator has mapped; ``iotEvents`` goes back into an input; ``iotTopicPublish`` goes to the broker;
+everything else to the AWS account. Where none of these is there, nobody carries it out, and it is recorded so.
+"""
+
+from fnmatch import fnmatchcase
+from typing import Any
+
+from wheeltapper.clock import Clock
+from wheeltapper.errors import SettingsError
+from wheeltapper.judge import Action, Judge
+from wheeltapper.judge.delivery import Executor
+from wheeltapper.judge.executors import BrokerExecutor, InputExecutor
+from wheeltapper.transport import Transport
+from wheeltapper_cloud.actions_aws import AwsExecutor
+from wheeltapper_cloud.actions_local import CommandExecutor, EmailExecutor, FileExecutor, Mailer, WebhookExecutor
+from wheeltapper_cloud.actions_settings import (
+    ActionSettings,
+    ToBroker,
+    ToCommand,
+    ToEmail,
+    ToFile,
+    ToInput,
+    ToWebhook,
+)
+from wheeltapper_cloud.notifications import NotificationExecutor
+
+
+class Router:
+    """
+    The route of a Delivery.
+
+    Args:
+        transport: the broker; None where there is none.
+
+    Raises:
+        SettingsError: a mapping needs what the settings do not give.
+    """
+
+    def __init__(
+        self, settings: ActionSettings, judge: Judge, hop_limit: int, clock: Clock, transport: Transport | None
+    ) -> None:
+        self._settings = settings
+        self._judge = judge
+        self._hop_limit = hop_limit
+        self._clock = clock
+        self._broker = BrokerExecutor(transport) if transport is not None else None
+        self._transport = transport
+        self._aws = AwsExecutor(settings.aws) if settings.aws is not None else None
+        self._mailer = Mailer(settings.smtp) if settings.smtp is not None else None
+        self._inputs = InputExecutor(judge, hop_limit)
+        self._mapped = [(mapping.type, mapping.target, self._make(mapping)) for mapping in settings.map]
+        self._notifications = NotificationExecutor(settings.notifications, self, self._aws, self._mailer)
+
+    def __call__(self, action: Action) -> Executor | None:
+        if action.type == "publish":
+            return self._broker
+        if action.type == "notification":
+            return self._notifications
+        return self.executor_of(action.type, action.target)
+
+    def executor_of(self, action_type: str, target: str) -> Executor | None:
+        """Who carries out an action of a definition; None where nobody does."""
+        for wanted_type, pattern, executor in self._mapped:
+            if wanted_type in ("", action_type) and fnmatchcase(target, pattern):
+                return executor
+        if action_type == "iotEvents":
+            return self._inputs
+        if action_type == "iotTopicPublish" and self._broker is not None:
+            return self._broker
+        if self._aws is not None and self._aws.carries_out(action_type):
+            return self._aws
+        return None
+
+    def _make(self, mapping: Any) -> Executor:
+        match mapping:
+            case ToBroker(topic=topic):
+                if self._transport is None:
+                    raise SettingsError(f"actions.map {mapping.target!r}: to mqtt needs a broker; set broker")
+                return BrokerExecutor(self._transport, topic)
+            case ToWebhook():
+                return WebhookExecutor(mapping, self._clock)
+            case ToEmail():
+                if self._mailer is None:
+                    raise SettingsError(f"actions.map {mapping.target!r}: to email needs [actions.smtp]")
+                return EmailExecutor(mapping, self._mailer)
+            case ToFile(path=path):
+                return FileExecutor(path)
+            case ToCommand(name=name):
+                command = self._settings.commands.get(name)
+                if command is None:
+                    raise SettingsError(
+                        f"actions.map {mapping.target!r}: command {name!r} is not in [actions.commands]"
+                    )
+                return CommandExecutor(name, command)
+            case ToInput(input=name):
+                return InputExecutor(self._judge, self._hop_limit, name)
+        raise SettingsError(f"actions.map {mapping!r}: unknown")

@@ -1,0 +1,134 @@
+"""What an operator may say about actions: which AWS account, and what stands in for which target."""
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from wheeltapper.judge.delivery import DeliverySettings
+
+
+class AwsAccount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    The account whose services are really called; credentials come from boto3's own chain.
+
+    Attributes:
+        region: where no ARN or URL names one.
+        profile: of ``~/.aws/config``; empty is the default.
+        endpoint_url: another address for every service, such as a local emulator.
+    """
+
+    region: str = "us-east-1"
+    profile: str = ""
+    endpoint_url: str = ""
+
+
+class _Mapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="to"):
+    """
+    What stands in for targets.
+
+    Attributes:
+        target: an ARN, URL, topic, table or input name, or a pattern with ``*`` and ``?``.
+        type: only actions of this type; empty is any.
+    """
+
+    target: str = "*"
+    type: str = ""
+
+
+class ToBroker(_Mapping, frozen=True, kw_only=True, tag="mqtt"):
+    """Publish the payload on a topic; ``{thing}`` in it becomes the thing."""
+
+    topic: str
+
+
+class ToWebhook(_Mapping, frozen=True, kw_only=True, tag="webhook"):
+    """POST the payload, signed with HMAC-SHA256 by the secret in a file; https, or http on loopback."""
+
+    url: str
+    secret_file: Path
+    timeout_s: float = 10.0
+
+
+class ToEmail(_Mapping, frozen=True, kw_only=True, tag="email"):
+    """Send the payload as an e-mail through the SMTP server of the settings."""
+
+    sender: str
+    recipients: list[str]
+    subject: str = "{model}: {event} ({thing})"
+
+
+class ToFile(_Mapping, frozen=True, kw_only=True, tag="file"):
+    """Append one line of JSON."""
+
+    path: Path
+
+
+class ToCommand(_Mapping, frozen=True, kw_only=True, tag="command"):
+    """Run a command of the operator's list, without a shell; the payload is its standard input."""
+
+    name: str
+
+
+class ToInput(_Mapping, frozen=True, kw_only=True, tag="input"):
+    """Make the payload a message of an input."""
+
+    input: str
+
+
+Mapping = ToBroker | ToWebhook | ToEmail | ToFile | ToCommand | ToInput
+
+
+class SmtpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The server that takes e-mail; ``starttls`` unless it is on loopback."""
+
+    host: str = "127.0.0.1"
+    port: int = 587
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    username: str = ""
+    password_file: Path | None = None
+    timeout_s: float = 15.0
+
+
+class CommandSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A program with its arguments, and how long it may take."""
+
+    run: list[str]
+    timeout_s: float = 30.0
+
+
+class NotificationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    Alarm models' notifications.
+
+    Attributes:
+        sender: from whom e-mail comes where an alarm model does not say.
+        escalate_after_s: an open alarm that nobody has acknowledged after the first of these is told to ``escalate_to``,
+            again when the second has passed after that, and so on.
+        escalate_to: e-mail addresses, or phone numbers that begin with ``+``.
+        people: identity-store user id, as alarm models name recipients → e-mail address or phone number.
+    """
+
+    sender: str = "wheeltapper@localhost"
+    escalate_after_s: list[float] = []
+    escalate_to: list[str] = []
+    people: dict[str, str] = {}
+
+
+class ActionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    Everything about actions.
+
+    Attributes:
+        map: first match counts; before the account and before the broker.
+        aws: the account; None calls nothing at AWS.
+        commands: name → what ``to = "command"`` may run.
+        smtp: None sends no e-mail.
+    """
+
+    map: list[Mapping] = []
+    aws: AwsAccount | None = None
+    commands: dict[str, CommandSettings] = {}
+    smtp: SmtpSettings | None = None
+    notifications: NotificationSettings = NotificationSettings()
+    delivery: DeliverySettings = DeliverySettings()
