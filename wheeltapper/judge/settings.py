@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from wheeltapper.topics import ALARM, STATE
+from wheeltapper.topics import ACTION, ALARM, STATE
 
 
 class JudgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -20,6 +20,7 @@ class JudgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         snapshot_interval_s: how much journal, in time, a restart may have to replay.
         keep_days, keep_bytes: the journal's age and size, whichever is less; never prunes what a restart needs.
         publish_states, publish_alarms: tell operators over the broker, once per change; off where there is no broker.
+        publish_actions: tell operators what became of actions; for hosts that report.
         alarm_states: detector model → states that are alarms; default: states whose onEnter has an external action.
         thing_attribute: member of the payload that names the thing; where it is missing, the detector's key does.
         hop_limit: how often a message may pass through ``iotEvents`` actions.
@@ -36,8 +37,10 @@ class JudgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     keep_bytes: int = 4 * 1024**3
     publish_states: bool = True
     publish_alarms: bool = True
+    publish_actions: bool = True
     state_topic: str = STATE
     alarm_topic: str = ALARM
+    action_topic: str = ACTION
     alarm_states: dict[str, list[str]] = {}
     thing_attribute: str = "thing"
     hop_limit: int = 8
