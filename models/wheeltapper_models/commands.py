@@ -24,16 +24,7 @@ def train(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     request = request_of(arguments, arguments.kind, arguments.data, arguments.name or out.name)
     if arguments.each_file or arguments.asset_column:
-        from wheeltapper_models.fleet import train_fleet
-
-        return train_fleet(
-            request,
-            out,
-            asset_column=arguments.asset_column,
-            jobs=arguments.jobs,
-            restart=arguments.restart,
-            as_json=arguments.json,
-        )
+        return _train_fleet(request, out, arguments)
     trained = train_one(request)
     write(trained, out)
     if arguments.json:
@@ -44,6 +35,21 @@ def train(arguments: argparse.Namespace) -> int:
         show_card(trained.card)
         print(f"written: {out}")
     return 0
+
+
+def _train_fleet(request: "Request", out: Path, arguments: argparse.Namespace) -> int:
+    from wheeltapper_models.fleet import show_fleet, train_fleet
+
+    if arguments.each_file and arguments.asset_column:
+        raise SettingsError("--each-file, --asset-column: choose one")
+    report = train_fleet(
+        request, out, asset_column=arguments.asset_column, jobs=arguments.jobs, restart=arguments.restart
+    )
+    if arguments.json:
+        print_json(report)
+    else:
+        show_fleet(report, out)
+    return 1 if report.failed else 0
 
 
 def score(arguments: argparse.Namespace) -> int:

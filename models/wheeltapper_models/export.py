@@ -75,7 +75,6 @@ class Graph:
         graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._constants)
         opsets = [helper.make_opsetid(domain, number) for domain, number in sorted(self._domains.items())]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="wheeltapper")
-        model.producer_version = __version__
         onnx.checker.check_model(model, full_check=True)
         return model
 

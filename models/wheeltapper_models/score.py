@@ -36,9 +36,9 @@ class Scores(msgspec.Struct, frozen=True):
     anomaly: NDArray[np.int64]
     contributions: Floats
 
-    def since(self, row: int) -> "Scores":
-        """The answers for rows from ``row`` on."""
-        keep = self.rows >= row
+    def since(self, row: int, until: int | None = None) -> "Scores":
+        """The answers for rows from ``row`` on, up to ``until``, which is left out."""
+        keep = (self.rows >= row) & (self.rows < (np.inf if until is None else until))
         time = [text for text, kept in zip(self.time, keep, strict=True) if kept]
         return Scores(self.card, self.rows[keep], time, self.score[keep], self.anomaly[keep], self.contributions[keep])
 
