@@ -7,7 +7,9 @@ import signal
 import socket
 import threading
 from pathlib import Path
+from typing import Literal
 
+import msgspec
 import uvicorn
 from starlette.applications import Starlette
 
@@ -15,16 +17,20 @@ from wheeltapper import topics
 from wheeltapper.clock import Clock, SystemClock
 from wheeltapper.errors import SettingsError
 from wheeltapper.judge import Judge
-from wheeltapper.messages import Health, encode
+from wheeltapper.judge.delivery import Delivery
+from wheeltapper.messages import ActionReport, Health, encode
 from wheeltapper.transport import Transport
 from wheeltapper.transport.patient import PatientTransport
 from wheeltapper.transport.settings import BrokerSettings, open_transport
+from wheeltapper_cloud.actions import Router
 from wheeltapper_cloud.deploy import Deployer
 from wheeltapper_cloud.guard import Guard
 from wheeltapper_cloud.iotevents import handlers
 from wheeltapper_cloud.iotevents_account import Account
 from wheeltapper_cloud.keys import KeyStore
 from wheeltapper_cloud.metrics import Metrics
+from wheeltapper_cloud.notifications import Escalation
+from wheeltapper_cloud.rules import Ingest
 from wheeltapper_cloud.server import Endpoint, application
 from wheeltapper_cloud.settings import CloudSettings
 from wheeltapper_cloud.store import Store
@@ -50,9 +56,11 @@ class Companion:
             transport: the broker, not yet started; None where there is none.
 
         Raises:
-            SettingsError: the address is not loopback and there are no access keys.
+            SettingsError: the address is not loopback and there are no access keys, or a rule or mapping cannot work.
             UnavailableError: the data directory cannot be used.
         """
+        if settings.rules and transport is None:
+            raise SettingsError("rules: there is no broker to listen to; set broker or give --broker")
         self._settings = settings
         self._clock = clock
         self._transport = transport
@@ -60,7 +68,15 @@ class Companion:
         self._health = threading.Thread(target=self._report_health, name="health", daemon=True)
         guard = Guard(settings.server.host, KeyStore(data_dir, clock), clock)
         self._store = Store(data_dir, clock)
-        self.judge = Judge(data_dir, clock, settings.judge)
+        judging = settings.judge
+        if transport is None:
+            judging = msgspec.structs.replace(judging, publish_states=False, publish_alarms=False)
+        self.judge = Judge(data_dir, clock, judging, on_actions=lambda actions: self._delivery.take(actions))
+        router = Router(settings.actions, self.judge, settings.judge.hop_limit, clock, transport)
+        self._delivery = Delivery(router, clock, settings.actions.delivery, report=self._report_action)
+        self._delivery.attach(self.judge)
+        self._escalation = Escalation(settings.actions.notifications, self.judge, clock)
+        self._ingest = None if transport is None else Ingest(transport, self.judge, settings.rules, clock)
         self._account = Account(self._store, self.judge, settings, clock)
         operations = Operations()
         methods = handlers(self._account, operations)
@@ -79,6 +95,10 @@ class Companion:
         self.judge.start()
         self._account.start()
         self._deployer.deploy(self._settings)
+        self._delivery.start()
+        self._escalation.start()
+        if self._ingest is not None:
+            self._ingest.start()
         if self._transport is not None:
             self._transport.start()
         self._health.start()
@@ -98,9 +118,13 @@ class Companion:
         self._stopping.set()
         if self._health.is_alive():
             self._health.join()
+        if self._ingest is not None:
+            self._ingest.close()
+        self._escalation.close()
+        self._delivery.close()
+        self.judge.close()
         if self._transport is not None:
             self._transport.close()
-        self.judge.close()
         self._store.close()
 
     def _report_health(self) -> None:
@@ -111,12 +135,15 @@ class Companion:
                 break
         self._tell("stopping", "")
 
-    def _tell(self, status: str, detail: str) -> None:
-        if self._transport is None:
-            return
-        thing = self._settings.thing
-        health = Health(thing=thing, time_ms=self._clock.time_ms(), process="cloud", status=status, detail=detail)  # type: ignore[arg-type]
-        self._transport.publish(topics.topic_of(topics.HEALTH, thing), encode(health))
+    def _tell(self, status: Literal["ready", "degraded", "stopping"], detail: str) -> None:
+        if self._transport is not None:
+            thing, now = self._settings.thing, self._clock.time_ms()
+            health = Health(thing=thing, time_ms=now, process="cloud", status=status, detail=detail)
+            self._transport.publish(topics.topic_of(topics.HEALTH, thing), encode(health))
+
+    def _report_action(self, report: ActionReport) -> None:
+        if self._transport is not None:
+            self._transport.publish(topics.topic_of(topics.ACTION, report.thing), encode(report))
 
 
 def serve(settings: CloudSettings, data_dir: Path) -> None:

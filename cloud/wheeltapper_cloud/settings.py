@@ -13,6 +13,8 @@ import msgspec
 from wheeltapper.errors import SettingsError
 from wheeltapper.judge import JudgeSettings
 from wheeltapper.transport.settings import BrokerSettings, decode_path
+from wheeltapper_cloud.actions_settings import ActionSettings
+from wheeltapper_cloud.rules import RuleSettings
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,6 +77,8 @@ class CloudSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         models: files of definitions (API bodies, console exports, CloudFormation), relative to the settings' own folder;
             created at start where they are missing, updated where they differ.
         migrate: a changed model keeps its detectors' states, variables and timers instead of resetting them.
+        rules: which topics feed which input.
+        actions: where actions and notifications go.
     """
 
     thing: str = "cloud"
@@ -86,6 +90,8 @@ class CloudSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     inputs: list[InputSettings] = []
     models: list[str] = []
     migrate: bool = False
+    rules: list[RuleSettings] = []
+    actions: ActionSettings = ActionSettings()
 
 
 def default_data_dir() -> Path:
@@ -113,4 +119,10 @@ def load(path: Path) -> CloudSettings:
         raise SettingsError(f"{path}: {error}") from error
     models = [str(path.parent / model) for model in settings.models]
     broker = settings.broker if isinstance(settings.broker, str) else settings.broker.relative_to(path.parent)
-    return msgspec.structs.replace(settings, models=models, broker=broker)
+    tls = {
+        name: str(path.parent / file)
+        for name in ("certificate", "private_key")
+        if (file := getattr(settings.server, name))
+    }
+    server = msgspec.structs.replace(settings.server, **tls)
+    return msgspec.structs.replace(settings, models=models, broker=broker, server=server)
