@@ -33,8 +33,9 @@ def _draw_score(judged: Judged) -> bytes:
     places = _thin(scores.score)
     across = _across(judged)
     if judged.abnormal is not None:
-        for start, stop in ranges_of(judged.abnormal):
-            axes.axvspan(across[start], across[stop - 1], color=_SHADE, lw=0, label="labelled" if not start else None)
+        for number, (start, stop) in enumerate(ranges_of(judged.abnormal)):
+            name = "_" if number else "labelled"  # a legend shows one, and none that begin with an underscore
+            axes.axvspan(across[start], across[stop - 1], color=_SHADE, lw=0, label=name)
     axes.plot(across[places], scores.score[places], color=_BLUE, lw=0.8, label="score")
     alarm = places[scores.anomaly[places] > 0]
     axes.plot(across[alarm], scores.score[alarm], ".", color=_RED, ms=2, label="anomaly")
@@ -93,6 +94,7 @@ def _axes(title: str) -> tuple[Figure, Any]:
     axes.set_title(title, loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
+    axes.margins(x=0)
     return figure, axes
 
 

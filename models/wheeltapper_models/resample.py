@@ -12,18 +12,7 @@ from wheeltapper.errors import DataError
 from wheeltapper_models.data import Floats, Table
 from wheeltapper_models.times import iso_of, read_duration_ms
 
-RATES = ("PT1S", "PT5S", "PT10S", "PT15S", "PT30S", "PT1M", "PT5M", "PT10M", "PT15M", "PT30M", "PT1H")
 MOST_ROWS = 20_000_000
-
-
-def grid_time(time_ms: int, period_ms: int) -> int:
-    """
-    The end of the interval that holds a time.
-
-    >>> grid_time(1_001, 1_000), grid_time(2_000, 1_000)
-    (2000, 2000)
-    """
-    return -(-time_ms // period_ms) * period_ms
 
 
 def resample(table: Table, rate: str) -> tuple[Table, NDArray[np.int64]]:

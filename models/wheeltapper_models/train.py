@@ -14,9 +14,9 @@ from wheeltapper_models.data import Table, read_table
 from wheeltapper_models.kinds import Options, Trained, kind_named
 from wheeltapper_models.labels import labelled_rows, read_ranges
 from wheeltapper_models.resample import resample
-from wheeltapper_models.times import read_time
+from wheeltapper_models.times import read_duration_ms, read_time
 
-GAP = 10  # times the usual step between rows: what follows is a new stretch
+GAP = 10  # usual steps between rows: after a longer one a new stretch begins
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,9 +77,9 @@ def prepare(request: Request, table: Table) -> list[Table]:
     table = _select_rows(request, table)
     if request.kind == "failure":
         return [table]
-    if request.rate:
-        table, _ = resample(table, request.rate)
-    return _stretches(_in_order(table))
+    period_ms = read_duration_ms(request.rate) if request.rate else 0
+    stretches = _stretches(_in_order(table), period_ms)
+    return [resample(stretch, request.rate)[0] for stretch in stretches] if request.rate else stretches
 
 
 def label(table: Table, labels: str, label_column: str) -> Table:
@@ -147,12 +147,12 @@ def _in_order(table: Table) -> Table:
     return table.pick(np.argsort(table.time_ms, kind="stable"))
 
 
-def _stretches(table: Table) -> list[Table]:
-    """The table cut where time jumps."""
+def _stretches(table: Table, period_ms: int) -> list[Table]:
+    """The table cut where time jumps by more than GAP usual steps, or GAP periods of what it is resampled to."""
     if table.time_ms is None or len(table) < 3:
         return [table]
     steps = np.diff(table.time_ms)
-    usual = float(np.median(steps))
+    usual = max(float(np.median(steps)), period_ms)
     if usual <= 0:
         return [table]
     edges = [0, *(np.flatnonzero(steps > GAP * usual) + 1).tolist(), len(table)]
