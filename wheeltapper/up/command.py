@@ -138,11 +138,12 @@ class House:
                 return
 
     def close(self) -> None:
-        """End every process."""
-        for name in self._supervisor.stop():
-            log.warning("%s did not end in time and was killed", name)
+        """End every process; the broker last, so that what the rooms say at their end is still heard."""
+        killed = self._supervisor.stop(but="broker")
         if self._transport is not None:
             self._transport.close()
+        for name in [*killed, *self._supervisor.stop()]:
+            log.warning("%s did not end in time and was killed", name)
 
     def _listen(self) -> None:
         from wheeltapper.transport.settings import BrokerSettings, open_transport
@@ -175,7 +176,7 @@ class House:
 
     def _take(self, event: Event) -> None:
         if event["kind"] == "health" and event.get("status") == "ready":
-            self._ready.add(str(event.get("process")))
+            self._ready.add(str(event["thing"]))
         self._tell_event(event)
 
     def _mark_ready(self, name: str) -> None:

@@ -147,6 +147,7 @@ def _gateway(run: Run, data_dir: Path, broker: str) -> dict[str, Any]:
 def _cloud(broker: str, port: int) -> dict[str, Any]:
     return {
         "broker": broker,
+        "health_s": 2.0,
         "server": {"port": port},
         "models": [str(files("wheeltapper.up") / "machine_health.json")],
         "inputs": [{"name": "Prediction", "attributes": ["thing", "score", "limit", "anomaly"]}],

@@ -122,10 +122,10 @@ class Supervisor:
         """The running processes."""
         return {name: child.pid for name, child in self._children.items()}
 
-    def stop(self) -> list[str]:
-        """End every program, the last started first; returns the names of those that had to be killed."""
+    def stop(self, *, but: str = "") -> list[str]:
+        """End every program ``but`` one, the last started first; returns the names of those that had to be killed."""
         killed = []
-        for name in reversed(list(self._programs)):
+        for name in reversed([name for name in self._programs if name != but]):
             child = self._children.pop(name, None)
             if child is None:
                 continue
