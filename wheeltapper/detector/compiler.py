@@ -89,9 +89,9 @@ class _Compilation:
         self.sources: list[str] = []
         self._files: list[str] = []
         shape = detector_class(plan)
-        self._slots: dict[Reference, str] = dict(shape.input_slots)
-        self._slots |= {Reference("variable", name): slot for name, slot in shape.variable_slots.items()}
-        self._timers = shape.timer_slots
+        self.slots: dict[Reference, str] = dict(shape.input_slots)
+        self.slots |= {Reference("variable", name): slot for name, slot in shape.variable_slots.items()}
+        self.timers = shape.timer_slots
         self._names: dict[str, Any] = {
             **_HELPERS,
             "U": values.UNDEFINED,
@@ -199,8 +199,8 @@ class _Function:
         self._serial = home.plan.serial
         self._settings = home.settings
         self._translator = Translator(
-            home._slots,
-            home._timers,
+            home.slots,
+            home.timers,
             local,
             is_message=is_message,
             input_name=input_name,
@@ -233,8 +233,7 @@ class _Function:
         self._add("d.updated = now", "out = None")
         if self._translator.checks:
             self._add(f"k = {self._translator.asks}")
-        for reference in self._own:
-            self._extract(reference)
+        self._extract_all()
         for reference in hoisted:
             self._load(reference)
         self.lines += body_after
@@ -260,18 +259,27 @@ class _Function:
                     case Binary(operator, Reference() as ref, Literal()) | Binary(
                         operator, Literal(), Reference() as ref
                     ):
-                        if operator in ORDER and ref not in self._own and ref in self._home._slots:
+                        if operator in ORDER and ref not in self._own and ref in self._home.slots:
                             uses[ref] += 1
         return [reference for reference, count in uses.items() if count > 1]
 
-    def _extract(self, reference: Reference) -> None:
-        """Take an attribute from the payload into its slot and, where it is compared, into local variables."""
-        slot = self._home._slots[reference]
-        first, *rest = payload_path(reference) or ("",)
-        self._add(f"{slot} = p.get({first!a}, U)" if payload_path(reference) else f"{slot} = U")
-        for step in rest:
+    def _extract_all(self) -> None:
+        """Take attributes from the payload into slots and, where they are compared, into local variables."""
+        slots, plain = self._home.slots, [ref for ref in self._own if payload_path(ref)]
+        firsts = [(slots[ref], ascii(payload_path(ref)[0])) for ref in plain]
+        if firsts:
+            # The usual message has them all, and this is the quickest way to them.
+            self._add("try:", *(f"    {slot} = p[{name}]" for slot, name in firsts))
+            self._add("except KeyError:", *(f"    {slot} = p.get({name}, U)" for slot, name in firsts))
+        for reference in self._own:
+            self._extract(reference, slots[reference])
+
+    def _extract(self, reference: Reference, slot: str) -> None:
+        if not payload_path(reference):
+            self._add(f"{slot} = U")
+        for step in payload_path(reference)[1:]:
             if isinstance(step, str):
-                self._add(f"{slot} = {slot}.get({step!a}, U) if type({slot}) is dict else U")
+                self._add(f"{slot} = {slot}.get({ascii(step)}, U) if type({slot}) is dict else U")
             else:
                 self._add(f"{slot} = {slot}[{step}] if type({slot}) is list and len({slot}) > {step} else U")
         if reference in self._translator.numbers:
@@ -282,7 +290,7 @@ class _Function:
         self._add(f"d.{slot} = {slot}")
 
     def _load(self, reference: Reference) -> None:
-        slot = self._home._slots[reference]
+        slot = self._home.slots[reference]
         self._add(f"{slot} = n{slot[1:]} = d.{slot}")
         self._add(f"if type({slot}) is not float and type({slot}) is not int:", f"    n{slot[1:]} = NAN")
 
@@ -345,11 +353,11 @@ class _Function:
     def _action(self, action: ActionPlan, event: EventPlan) -> None:
         match action:
             case SetVariablePlan(_, name, value):
-                self._set_variable(action, self._home._slots[Reference("variable", name)], value)
+                self._set_variable(action, self._home.slots[Reference("variable", name)], value)
             case SetTimerPlan(path, name, duration):
                 self._set_timer(path, name, duration)
             case ResetTimerPlan(_, name):
-                slot = self._home._timers[name]
+                slot = self._home.timers[name]
                 self._add(f"if d.f{slot}:  # {name!a} is set", f"    d.t{slot} = x = {self._start()} + d.d{slot}")
                 self._add(
                     f"    d.f{slot} = 1", "    if x < d.wake and out is None:", "        out = begin(d, now, m, t)"
@@ -359,7 +367,7 @@ class _Function:
                     f"run({self._home.constant(action, 'A')}, {self._home.constant(event, 'E')})", "    "
                 )
             case ClearTimerPlan(_, name):
-                self._add(f"d.f{self._home._timers[name]} = 0  # {name!a}")
+                self._add(f"d.f{self._home.timers[name]} = 0  # {name!a}")
             case ExternalPlan():
                 self._leave_to_pass(f"emit({self._home.constant(action, 'A')}, {self._home.constant(event, 'E')})", "")
                 if any(map(checks_timers, trees_of(action))):
@@ -375,7 +383,7 @@ class _Function:
         self._leave_to_pass(f"assign({self._home.constant(action, 'A')}, x)", "    ")
 
     def _set_timer(self, path: str, name: str, duration: Expression) -> None:
-        slot = self._home._timers[name]
+        slot = self._home.timers[name]
         seconds = duration.value if isinstance(duration, Literal) else None
         if type(seconds) is int and seconds >= self._settings.minimum_timer_s:
             self._add(f"d.t{slot} = x = {self._start()} + {seconds}  # {name!a}", f"d.d{slot} = {seconds}")

@@ -7,7 +7,7 @@ A detector model that runs: one engine per plan, compiled or interpreted, over d
 from typing import TypeAlias
 
 from wheeltapper.detector.action import Action, Message, Outcome
-from wheeltapper.detector.compiler import compile_plan
+from wheeltapper.detector.compiler import Handlers, compile_plan
 from wheeltapper.detector.instance import PENDING, RUNNING, Detector, detector_class
 from wheeltapper.detector.interpreter import Pass, enter_first, remember, run_pass
 from wheeltapper.detector.plan import Plan
@@ -36,7 +36,7 @@ class Engine:
         self.interpreted = interpreted
         if interpreted:
             plain = (*(self._message for _ in plan.inputs), self._timer)
-            self.handlers = [plain] * len(plan.states)
+            self.handlers: Handlers = [list(plain) for _ in plan.states]
         else:
             self.handlers = compile_plan(plan, settings)
 

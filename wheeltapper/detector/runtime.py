@@ -58,12 +58,13 @@ def _alarm_timer(alarm: Alarm, timer: str, now: float) -> Outcome | None:
 
 
 class _Route:
-    """From an input to a model: where the key is, and which handler takes the message."""
+    """From an input to a model: where the key is, which handler takes the message, and which model is next."""
 
-    __slots__ = ("index", "instances", "member", "model", "name", "steps")
+    __slots__ = ("index", "instances", "member", "model", "name", "next", "steps")
 
-    def __init__(self, model: _Model, index: int) -> None:
+    def __init__(self, model: _Model, index: int, following: "_Route | None") -> None:
         self.model = model
+        self.next = following
         self.name = model.plan.name
         self.index = index
         self.instances: dict[str, Any] = model.instances
@@ -90,8 +91,10 @@ class Shard:
         self._settings = settings
         self._interpreted = interpreted
         self._models: dict[str, _Model] = {}
-        self._routes: dict[str, list[_Route]] = {}
+        self._routes: dict[str, _Route] = {}
         self._heap: list[tuple[float, int, Any]] = []
+        # When the first entry of the heap is due.
+        self._wake = math.inf
         self._order = count()
         self._touched: dict[tuple[str, str], None] | None = {} if track else None
         self.without_key = 0
@@ -142,28 +145,34 @@ class Shard:
 
     def routing(self, input_name: str) -> list[str]:
         """The models that reference an input, in the order in which they were loaded."""
-        return [route.model.plan.name for route in self._routes.get(input_name, ())]
+        names, route = [], self._routes.get(input_name)
+        while route is not None:
+            names.append(route.name)
+            route = route.next
+        return names
 
     def put(self, message: Message, now: float, *, trace: bool = False) -> Sequence[Outcome]:
         """Run the timers due at or before ``now``, then give the message to every detector that it concerns."""
         outcomes: list[Outcome] | None = None
-        if self._heap and self._heap[0][0] <= now:
+        if self._wake <= now:
             outcomes = self.advance(now, trace=trace)
-        routes = self._routes.get(message.input_name)
-        if routes is None:
-            return outcomes or ()
         payload = message.payload
-        for route in routes:
-            key = payload.get(route.member)  # type: ignore[arg-type]  # None is no member's name: no key, slow way
-            instance = route.instances.get(key) if type(key) is str else None
+        route = self._routes.get(message.input_name)
+        while route is not None:
+            try:
+                # The usual message: its key is one member of it, and the detector exists.
+                instance = route.instances[payload[route.member]]  # type: ignore[index]
+            except (KeyError, TypeError):
+                instance = None
             if instance is None or trace:
                 outcomes = self._put_slowly(route, message, now, trace, outcomes)
-                continue
-            if self._touched is not None:
-                self._touched[(route.name, key)] = None
-            result = instance.on[route.index](instance, payload, now, message)
-            if result is not None:
-                outcomes = self._add(outcomes, self._finish(route.model, instance, result))
+            else:
+                if self._touched is not None:
+                    self._touched[(route.name, instance.key)] = None
+                result = instance.on[route.index](instance, payload, now, message)
+                if result is not None:
+                    outcomes = self._add(outcomes, self._finish(route.model, instance, result))
+            route = route.next
         return outcomes or ()
 
     def next_timer(self) -> float | None:
@@ -184,6 +193,7 @@ class Shard:
             if instance.wake == due:
                 instance.wake = math.inf
                 self._expire(instance, due, now if late else due, trace, outcomes)
+        self._wake = heap[0][0] if heap else math.inf
         return outcomes
 
     def keys(self, model: str) -> list[str]:
@@ -326,9 +336,9 @@ class Shard:
 
     def _route(self) -> None:
         self._routes = {}
-        for model in self._models.values():
+        for model in reversed(self._models.values()):
             for index, given in enumerate(model.plan.inputs):
-                self._routes.setdefault(given.name, []).append(_Route(model, index))
+                self._routes[given.name] = _Route(model, index, self._routes.get(given.name))
 
     def _forget(self, model: _Model) -> None:
         for instance in model.instances.values():
@@ -415,6 +425,7 @@ class Shard:
         if due < instance.wake:
             instance.wake = due
             heappush(self._heap, (due, next(self._order), instance))
+            self._wake = min(self._wake, due)
 
 
 def _alarm_created(alarm: Alarm, message: Message, now: float) -> Outcome:
