@@ -226,13 +226,13 @@ def _stretch(table: Table, usable: Mask, centre: Doubles, spread: Doubles, lags:
     filled = _forward((table.values - centre) / spread, start=0.0)
     rows = len(filled)
     past = [np.concatenate([np.zeros((min(lag, rows), filled.shape[1])), filled])[:rows] for lag in range(1, lags + 1)]
-    since = np.cumsum(np.maximum.accumulate(seen, axis=0), axis=0)
+    spoken = np.cumsum(seen, axis=0)
     near = np.ones(rows, dtype=bool)
     for lag in range(lags + 1):  # a row is learnt from where it and its past are usable
         near[lag:] &= usable[: rows - lag]
     near[: min(lags, rows)] = False
     labelled = np.zeros(rows, dtype=bool) if table.labelled is None else table.labelled
-    return Rows(np.concatenate([filled, *past], axis=1), seen & (since > lags), near, labelled)
+    return Rows(np.concatenate([filled, *past], axis=1), seen & (spoken > lags), near, labelled)
 
 
 class _Moments(NamedTuple):

@@ -5,7 +5,7 @@ Per row: standardise; fill what is missing with the sensor's last value, or its 
 sensor from the others now and from all sensors' last ``lags`` rows; divide the residual by its scale; damp it beyond
 ``KNEE`` scales; smooth it. The score is the mean over the sensors that count, a contribution a sensor's share of it.
 
-A machine's state is ``lags + 2`` blocks of S floats: rows since a sensor first spoke (up to ``lags``), the last rows
+A machine's state is ``lags + 2`` blocks of S floats: how often a sensor has spoken (up to ``lags``), the last rows
 (newest first, standardised and filled), and the smoothed squares. Zeros are a machine that has sent nothing.
 """
 
@@ -68,7 +68,7 @@ class Varx(msgspec.Struct, frozen=True, kw_only=True):
 class _Parts(NamedTuple):
     """A state, taken apart."""
 
-    since: Doubles
+    heard: Doubles
     lagged: Doubles
     smooth: Doubles
 
@@ -80,8 +80,8 @@ def damp(residual: Doubles) -> Doubles:
     >>> damp(np.array([2.0, -5.0, 5000.0])).round(1)
     array([  4. ,  25. , 370.4])
     """
-    size = np.abs(residual) / KNEE
-    damped: Doubles = KNEE**2 * (np.minimum(size, 1.0) ** 2 + 2.0 * np.log(np.maximum(size, 1.0)))
+    square = (residual / KNEE) ** 2
+    damped: Doubles = KNEE**2 * (np.minimum(square, 1.0) + np.log(np.maximum(square, 1.0)))
     return damped
 
 
@@ -101,10 +101,9 @@ def step(model: Varx, rows: Floats, states: Floats) -> Scored:
     filled = np.where(seen, (values - model.centre) / model.spread, last)
     features = np.concatenate([filled, state.lagged], axis=1)
     square = damp(features @ model.weights + model.bias)
-    heard = seen & (state.since >= model.lags)
+    heard = seen & (state.heard >= model.lags)
     smooth = np.where(heard, state.smooth + model.smoothing * (square - state.smooth), state.smooth)
-    spoken = seen | (state.since > 0)
-    count = np.where(spoken, np.minimum(state.since + 1.0, model.lags), 0.0)
+    count = np.minimum(state.heard + seen, model.lags)
     for place, condition in model.off:
         off = condition.holds((filled * model.spread + model.centre)[:, place])[:, None]
         smooth, count = np.where(off, 0.0, smooth), np.where(off, 0.0, count)
@@ -155,19 +154,16 @@ def _double(graph: Graph, values: Any) -> str:
 
 def _remember(graph: Graph, model: Varx, seen: str, features: list[str], smooth: str, count: str) -> tuple[str, str]:
     """The smoothed squares and the counts after this row."""
-    predicted = graph.add("MatMul", graph.add("Concat", *features, axis=1), _double(graph, model.weights / KNEE))
-    size = graph.add("Abs", graph.add("Add", predicted, _double(graph, model.bias / KNEE)))
-    one = _double(graph, 1.0)
-    within = graph.add("Min", size, one)
-    beyond = graph.add("Mul", graph.add("Log", graph.add("Max", size, one)), _double(graph, 2 * KNEE**2))
-    square = graph.add("Add", graph.add("Mul", graph.add("Mul", within, within), _double(graph, KNEE**2)), beyond)
+    row = graph.add("Concat", *features, axis=1)
+    residual = graph.add("Gemm", row, _double(graph, model.weights / KNEE), _double(graph, model.bias / KNEE))
+    square, one = graph.add("Mul", residual, residual), _double(graph, 1.0)
+    damped = graph.add("Add", graph.add("Min", square, one), graph.add("Log", graph.add("Max", square, one)))
+    kept = graph.add("Mul", smooth, _double(graph, 1.0 - model.smoothing))
+    fresh = graph.add("Mul", damped, _double(graph, model.smoothing * KNEE**2))
     lags = _double(graph, float(model.lags))
     heard = graph.add("And", seen, graph.add("GreaterOrEqual", count, lags))
-    change = graph.add("Mul", graph.add("Sub", square, smooth), _double(graph, model.smoothing))
-    smoothed = graph.add("Where", heard, graph.add("Add", smooth, change), smooth)
-    zero = _double(graph, 0.0)
-    spoken = graph.add("Or", seen, graph.add("Greater", count, zero))
-    counted = graph.add("Where", spoken, graph.add("Min", graph.add("Add", count, one), lags), zero)
+    smoothed = graph.add("Where", heard, graph.add("Add", kept, fresh), smooth)
+    counted = graph.add("Min", graph.add("Add", count, graph.add("Cast", seen, to=DOUBLE)), lags)
     return smoothed, counted
 
 
@@ -187,7 +183,7 @@ def _speak(graph: Graph, model: Varx, smooth: str) -> None:
     total = graph.add("ReduceSum", smooth, graph.constant([1], np.int64), keepdims=1)
     some = graph.add("Greater", total, _double(graph, 0.0))
     shares = graph.add("Where", some, graph.add("Div", smooth, total), _double(graph, model.counts / counting))
-    mean = graph.add("Div", graph.add("Squeeze", total, graph.constant([1], np.int64)), _double(graph, float(counting)))
+    mean = graph.add("Mul", graph.add("Squeeze", total, graph.constant([1], np.int64)), _double(graph, 1.0 / counting))
     score = graph.add("Cast", mean, to=FLOAT)
     graph.output("score", score)
     above = graph.add("Greater", score, graph.constant(np.float32(model.limit)))
