@@ -199,8 +199,7 @@ class Nucleus:
         try:
             for side in (self.local, self.core):
                 side.subscribe_all()
-            for extra in self._extras:
-                extra(client)
+            self._renew_extras(client)
         except WheeltapperError:
             self._drop_client()
             raise
@@ -208,6 +207,13 @@ class Nucleus:
             self._drop_client()
             raise UnavailableError(f"greengrass: subscriptions failed: {_named(error)}") from error
         log.info("greengrass: connected")
+
+    def _renew_extras(self, client: GreengrassCoreIPCClientV2) -> None:
+        for extra in self._extras:
+            try:
+                extra(client)
+            except Exception as error:
+                log.warning("greengrass: a subscription besides messages was not renewed: %s", _named(error))
 
     def _drop_client(self) -> None:
         client, self._client = self._client, None
@@ -278,7 +284,11 @@ class Nucleus:
             )
             future.result(_CALL_TIMEOUT_S)
 
-        self._always(subscribe)
+        self._extras.append(subscribe)
+        try:
+            subscribe(self.client())
+        except Exception as error:
+            log.warning("greengrass: changes of the configuration are not told: %s", _named(error))
 
     def update_state(self, state: str) -> None:
         """Say RUNNING or ERRORED; a nucleus that cannot hear it is told nothing more."""
@@ -334,23 +344,13 @@ class Nucleus:
 
         self._if_offered("component updates", subscribe)
 
-    def _always(self, subscribe: Callable[[GreengrassCoreIPCClientV2], Any]) -> None:
+    def _if_offered(self, what: str, subscribe: Callable[[GreengrassCoreIPCClientV2], Any]) -> None:
         try:
             subscribe(self.client())
         except Exception as error:
-            raise UnavailableError(f"greengrass: {_named(error)}") from error
-        self._extras.append(subscribe)
-
-    def _if_offered(self, what: str, subscribe: Callable[[GreengrassCoreIPCClientV2], Any]) -> None:
-        try:
-            self._always(subscribe)
-        except UnavailableError as error:
-            log.info("%s not offered by this nucleus (%s)", what, error)
-
-    @property
-    def events(self) -> Executor:
-        """The worker that handlers run on."""
-        return self._events
+            log.info("%s not offered by this nucleus (%s)", what, _named(error))
+        else:
+            self._extras.append(subscribe)
 
 
 class GreengrassTransport:
