@@ -186,9 +186,13 @@ def http_server(companion: Companion, settings: CloudSettings) -> uvicorn.Server
 
 def _run(companion: Companion, settings: CloudSettings, listener: socket.socket) -> None:
     server = http_server(companion, settings)
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
     for number in (signal.SIGINT, signal.SIGTERM):
         # uvicorn raises again, when it has stopped, the signal that stopped it; there is still work to do then.
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, stop)
     scheme = "https" if settings.server.certificate else "http"
     host, port = listener.getsockname()[:2]
     print(f"listening on {scheme}://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
@@ -200,7 +204,9 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
-        raise SettingsError(f"--host {host} --port {port}: {error.strerror or error}") from error
+        raise SettingsError(
+            f"--host {host} --port {port}: {os.strerror(error.errno) if error.errno else error}"
+        ) from error
 
 
 def _transport(settings: CloudSettings, clock: Clock) -> Transport | None:

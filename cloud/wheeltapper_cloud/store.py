@@ -65,6 +65,7 @@ class Store:
         self._lock = threading.RLock()
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (folder / FILE).touch(mode=0o600)
             self._database = sqlite3.connect(folder / FILE, check_same_thread=False, isolation_level=None)
             self._database.execute("pragma busy_timeout = 5000")
             self._database.execute("pragma journal_mode = wal")
