@@ -51,6 +51,7 @@ class Commands:
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         self._parser = parser
         self._subparsers: Subparsers | None = None
+        self._needs_word = True
         self._groups: dict[str, Commands] = {}
 
     def group(self, name: str, help: str = "") -> "Commands":  # noqa: A002
@@ -76,18 +77,30 @@ class Commands:
         parser.set_defaults(run=run)
         return parser
 
+    def otherwise(self, run: Run, *, example: str) -> argparse.ArgumentParser:
+        """Let a group do something without a further word, too; gives its parser, for the arguments of that."""
+        self._parser.set_defaults(run=run)
+        self._parser.epilog = _example(example)
+        self._needs_word = False
+        if self._subparsers is not None:
+            self._subparsers.required = False
+        return self._parser
+
     def _add_parser(self, name: str, help_text: str, example: str) -> argparse.ArgumentParser:
         if self._subparsers is None:
-            self._subparsers = self._parser.add_subparsers(metavar="COMMAND", required=True)
-        epilog = "example:\n" + "\n".join(f"  {line}" for line in example.splitlines()) if example else None
+            self._subparsers = self._parser.add_subparsers(metavar="COMMAND", required=self._needs_word)
         return self._subparsers.add_parser(
             name,
             help=help_text,
             description=help_text,
-            epilog=epilog,
+            epilog=_example(example),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+
+
+def _example(text: str) -> str | None:
+    return "example:\n" + "\n".join(f"  {line}" for line in text.splitlines()) if text else None
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+import msgspec
 import uvicorn
 from starlette.applications import Starlette
 
 from wheeltapper import topics
 from wheeltapper.clock import Clock, SystemClock
 from wheeltapper.errors import SettingsError
-from wheeltapper.judge import Judge
+from wheeltapper.judge import Judge, JudgeSettings
 from wheeltapper.judge.delivery import Delivery
 from wheeltapper.messages import ActionReport, Health, encode
 from wheeltapper.transport import Transport
@@ -30,6 +31,7 @@ from wheeltapper_cloud.iotevents_account import Account
 from wheeltapper_cloud.keys import KeyStore
 from wheeltapper_cloud.metrics import Metrics
 from wheeltapper_cloud.notifications import Escalation
+from wheeltapper_cloud.operations_api import OperationsApi
 from wheeltapper_cloud.rules import Ingest
 from wheeltapper_cloud.server import Endpoint, application
 from wheeltapper_cloud.settings import CloudSettings
@@ -105,7 +107,7 @@ class Companion:
 
     def application(self) -> Starlette:
         """What the port serves."""
-        return application(self._endpoint, self._metrics, self.why_not_ready)
+        return application(self._endpoint, self._metrics, self.why_not_ready, self._operations.routes())
 
     def why_not_ready(self) -> str:
         """Why messages cannot be taken now; empty when they can."""
@@ -144,6 +146,11 @@ class Companion:
     def _report_action(self, report: ActionReport) -> None:
         if self._transport is not None:
             self._transport.publish(topics.topic_of(topics.ACTION, report.thing), encode(report))
+
+
+def _without_news(settings: JudgeSettings) -> JudgeSettings:
+    """Where there is no broker, nobody can be told of state changes and alarms over it."""
+    return msgspec.structs.replace(settings, publish_states=False, publish_alarms=False)
 
 
 def serve(settings: CloudSettings, data_dir: Path) -> None:
