@@ -1,4 +1,4 @@
-"""``wheeltapper detector …``: evaluate, simulate, back-test and check detector models."""
+"""``wheeltapper detector …``: evaluate, simulate, back-test and check detector and alarm models."""
 
 import argparse
 
@@ -18,29 +18,39 @@ def register(commands: Commands) -> None:
         "simulate",
         _run_simulate,
         help="run a model on messages in virtual time, without side effects",
-        example="wheeltapper detector simulate model.json --messages messages.jsonl\n"
+        example="wheeltapper detector simulate model.json --messages messages.jsonl --after 600\n"
+        "wheeltapper detector simulate model.json --messages messages.jsonl --trace\n"
         "wheeltapper detector simulate < cases.jsonl",
     )
     simulate.add_argument(
-        "model", nargs="?", help="a detector or alarm model; without it, cases are read from standard input"
+        "model",
+        nargs="?",
+        help="JSON or YAML with a detector or alarm model; without it, cases come from standard input",
     )
     simulate.add_argument(
-        "--messages", metavar="FILE", help="JSON Lines: inputName, timestamp (ms), payload, messageId"
+        "--messages",
+        metavar="FILE",
+        help="JSON Lines: inputName, timestamp (ms), payload, messageId; - for standard input",
     )
-    simulate.add_argument("--json", action="store_true", help="print JSON Lines, one object per step")
+    simulate.add_argument("--name", help="which model, where the file holds several")
+    simulate.add_argument(
+        "--after",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="let timers run on after the last message (default: 0)",
+    )
+    simulate.add_argument("--json", action="store_true", help="print JSON Lines, one object per pass of a detector")
+    simulate.add_argument("--trace", action="store_true", help="print why: every condition with its values, as a tree")
 
 
 def _run_eval(options: argparse.Namespace) -> int:
-    from wheeltapper.detector_simulation import answer_lines, evaluate_line
+    from wheeltapper.detector_simulation import evaluate_lines
 
-    return answer_lines(evaluate_line)
+    return evaluate_lines()
 
 
 def _run_simulate(options: argparse.Namespace) -> int:
-    if options.model is None:
-        from wheeltapper.detector_simulation import answer_lines, simulate_line
+    from wheeltapper.detector_simulation import simulate_file, simulate_lines
 
-        return answer_lines(simulate_line)
-    from wheeltapper.detector_simulation import simulate_file
-
-    return simulate_file(options)
+    return simulate_lines() if options.model is None else simulate_file(options)

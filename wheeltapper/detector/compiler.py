@@ -279,7 +279,7 @@ class _Function:
             self._add(f"{slot} = U")
         for step in payload_path(reference)[1:]:
             if isinstance(step, str):
-                self._add(f"{slot} = {slot}.get({ascii(step)}, U) if type({slot}) is dict else U")
+                self._add(f"{slot} = {slot}.get({step!a}, U) if type({slot}) is dict else U")
             else:
                 self._add(f"{slot} = {slot}[{step}] if type({slot}) is list and len({slot}) > {step} else U")
         if reference in self._translator.numbers:

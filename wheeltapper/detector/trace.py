@@ -21,6 +21,7 @@ from wheeltapper.detector.plan import (
     ResetTimerPlan,
     SetTimerPlan,
     SetVariablePlan,
+    trees_of,
 )
 from wheeltapper.detector.state import DetectorState, TimerState
 from wheeltapper.detector.values import UNDEFINED, Operand
@@ -115,7 +116,7 @@ class Recorder:
         self._steps.append(self._step(event, "Skipped", because.name, None))
 
     def action(self, action: ActionPlan, event: EventPlan) -> None:
-        explained = tuple(self._explain(tree) for tree in _evaluated(action) if id(tree) in self._values)
+        explained = tuple(self._explain(tree) for tree in _computed(action) if id(tree) in self._values)
         self._steps.append(ActionTrace(action.path, event.name, self._state_name(), self._did(action), explained))
         self._values.clear()
 
@@ -171,25 +172,16 @@ class Recorder:
             case SetVariablePlan(_, name):
                 value = self._detector.variable(name)
                 return f"setVariable {name} = {'undefined' if value is UNDEFINED else _show(value)}"
-            case SetTimerPlan(_, name) | ResetTimerPlan(_, name) | ClearTimerPlan(_, name):
-                kind = action.path.rpartition(".")[2]
-                due, duration_s, status = self._detector.timer(name)
-                return f"{kind} {name}" + (f": {duration_s} s, until {due:g}" if status else ": not set")
+            case ClearTimerPlan(_, name):
+                return f"clearTimer {name}"
+            case SetTimerPlan(_, name) | ResetTimerPlan(_, name):
+                _, duration_s, status = self._detector.timer(name)
+                return f"{action.path.rpartition('.')[2]} {name}: " + (f"{duration_s} s" if status else "not set")
         return action.type
 
 
-def _evaluated(action: ActionPlan) -> Iterator[Expression]:
-    match action:
-        case SetVariablePlan(_, _, value):
-            yield value
-        case SetTimerPlan(_, _, duration):
-            yield duration
-        case ResetTimerPlan() | ClearTimerPlan():
-            return
-        case _:
-            yield from (given.value for given in action.parameters if not isinstance(given.value, bool))
-            if action.payload is not None:
-                yield action.payload
+def _computed(action: ActionPlan) -> Iterator[Expression]:
+    return (tree for tree in trees_of(action) if not isinstance(tree, Literal))
 
 
 def summary(trace: Trace) -> dict[str, Any]:
@@ -273,8 +265,11 @@ def _branches(explained: Explained, indent: str) -> Iterator[str]:
         yield from _branches(part, indent + "   ")
 
 
-def _timer_texts(timers: list[TimerState]) -> dict[str, Any]:
-    return {timer.name: f"{timer.status} {timer.due:g}" for timer in timers}
+def _timer_texts(timers: list[TimerState], now: float) -> dict[str, Any]:
+    return {
+        timer.name: f"{timer.due - now:.3f} s left" if timer.status == "running" else f"expired, {timer.status}"
+        for timer in timers
+    }
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
