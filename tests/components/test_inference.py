@@ -1,0 +1,327 @@
+"""What becomes of readings: each irregularity has one treatment."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from wheeltapper_components.settings import (
+    ModelSettings,
+    OrderSettings,
+    OutputSettings,
+    TopicSettings,
+    TriggerSettings,
+    WatchSettings,
+)
+
+from tests.components.memory_gateway import START_MS, MemoryGateway
+from tests.components.small_models import write_small_model
+from wheeltapper.errors import ModelError, UnavailableError
+from wheeltapper.messages import Prediction
+
+Make = Callable[..., MemoryGateway]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Any:
+    gateways: list[MemoryGateway] = []
+    write_small_model(tmp_path / "model")
+
+    def make(**settings: Any) -> MemoryGateway:
+        gateways.append(MemoryGateway(tmp_path, **settings))
+        return gateways[-1]
+
+    yield make
+    for gateway in gateways:
+        gateway.close()
+
+
+def test_a_reading_becomes_a_prediction_that_decodes_as_one(make: Make) -> None:
+    gateway = make()
+
+    gateway.send(0, 1, motorType="pump", motorID="17")
+    gateway.run()
+
+    payload = next(payload for topic, payload in gateway.local.published if topic == "wt/motor-1/prediction")
+    prediction = msgspec.json.decode(payload, type=Prediction)
+    assert prediction.reading_id == "m1"
+    assert prediction.message_id == "m1@motor-1.0.0"
+    assert prediction.attributes == {"motorType": "pump", "motorID": "17"}
+    assert sum(item.share for item in prediction.contributions) == pytest.approx(1.0, abs=1e-5)
+    assert json.loads(payload)["motorID"] == "17"
+    assert gateway.device.unacknowledged == 0
+
+
+def test_nothing_is_said_while_the_model_warms_up(make: Make) -> None:
+    gateway = make()
+
+    gateway.send(0)
+    gateway.run()
+
+    assert gateway.heard() == []
+    assert gateway.inference.counts.warming == 1
+
+
+def test_a_repeated_reading_is_not_scored_again(make: Make) -> None:
+    gateway = make()
+
+    gateway.send(0, 1, 1, 2, 0)
+    gateway.run()
+    gateway.send(1, 2)
+    gateway.run()
+
+    assert gateway.scored() == ["m1", "m2"]
+    assert gateway.inference.counts.repeats == 4
+
+
+def test_a_repeat_is_known_after_a_restart_and_the_model_goes_on_where_it_was(make: Make, tmp_path: Path) -> None:
+    gateway = make()
+    gateway.send(0, 1, 2)
+    gateway.run()
+    straight = MemoryGateway(tmp_path / "other", models=gateway.settings.models)
+    straight.send(0, 1, 2, 3)
+    straight.run()
+
+    gateway.close()
+    gateway.open()
+    gateway.send(2, 3)
+    gateway.run()
+
+    assert gateway.scored() == ["m1", "m2", "m3"]
+    assert gateway.heard()[-1]["score"] == straight.heard()[-1]["score"]
+    straight.close()
+
+
+def test_what_is_not_on_disk_is_not_acknowledged_and_comes_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway = make()
+    gateway.send(0)
+    gateway.run()
+    full = UnavailableError("disk full")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        gateway.inference._stop.set()  # the process is told to end while the disk is full
+        raise full
+
+    monkeypatch.setattr(gateway.links.first.outbox, "put_and_wait", refuse)
+    gateway.send(1)
+    gateway.run()
+    assert gateway.scored() == []
+
+    monkeypatch.undo()
+    gateway.close()
+    gateway.open()
+    gateway.run()
+
+    assert gateway.scored() == ["m1"]
+
+
+def test_a_late_reading_is_acknowledged_and_not_scored(make: Make) -> None:
+    gateway = make(max_batch=1)
+
+    gateway.send(0, 5, 3, 6)
+    gateway.run()
+
+    assert gateway.scored() == ["m5", "m6"]
+    assert gateway.inference.counts.late == 1
+
+
+def test_readings_that_wait_together_are_scored_in_the_order_in_which_they_were_taken(make: Make) -> None:
+    gateway = make()
+
+    gateway.send(0, 3, 1, 2)
+    gateway.run()
+
+    assert gateway.scored() == ["m1", "m2", "m3"]
+
+
+def test_with_a_hold_time_a_reading_waits_for_earlier_ones(make: Make) -> None:
+    gateway = make(order=OrderSettings(hold_ms=500), max_batch=1)
+
+    gateway.send(0, 2)
+    gateway.run()
+    gateway.clock.advance(0.3)
+    gateway.send(1)
+    gateway.run()
+    assert gateway.scored() == []
+    gateway.clock.advance(0.6)
+    gateway.run()
+
+    assert gateway.scored() == ["m1", "m2"]
+
+
+def test_a_clock_that_was_set_back_restarts_the_window(make: Make) -> None:
+    gateway = make(order=OrderSettings(late_ms=10_000))
+
+    gateway.send(100, 101)
+    gateway.run()
+    gateway.send(1, 2, 3)
+    gateway.run()
+
+    assert gateway.scored() == ["m101", "m2", "m3"]
+    assert gateway.inference.counts.restarts == 1
+
+
+def test_one_reading_from_the_future_does_not_silence_a_thing(make: Make) -> None:
+    gateway = make()
+
+    gateway.send(0, 1)
+    gateway.send(2, time_ms=4_000_000_000_000)
+    gateway.send(3, 4, 5)
+    gateway.run()
+    gateway.send(6, 7, 8)
+    gateway.run()
+
+    assert gateway.scored()[-2:] == ["m7", "m8"]
+
+
+def test_a_long_pause_restarts_the_window_where_the_settings_say_so(make: Make) -> None:
+    gateway = make(order=OrderSettings(gap_ms=60_000))
+
+    gateway.send(0, 1, 600, 601)
+    gateway.run()
+
+    assert gateway.scored() == ["m1", "m601"]
+
+
+@pytest.mark.parametrize("value", ["null", "NaN", "-Infinity", "true", '"broken"', "1e39"])
+def test_a_value_that_is_no_number_is_missing_to_the_model(make: Make, value: str) -> None:
+    gateway = make()
+    gateway.send(0)
+
+    gateway.send_raw(b'{"message_id":"m1","time_ms":1000,"TT01":' + value.encode() + b',"TT02":4.0}')
+    gateway.send(2)
+    gateway.run()
+
+    assert gateway.scored() == ["m1", "m2"]
+    assert all(abs(prediction["score"]) < 1_000 for prediction in gateway.heard())
+
+
+def test_a_reading_without_any_sensor_of_the_model_is_not_scored(make: Make) -> None:
+    gateway = make()
+
+    gateway.send_raw(b'{"message_id":"m0","PT01":1.0}')
+    gateway.run()
+
+    assert gateway.inference.counts.empty == 1
+    assert gateway.device.unacknowledged == 0
+
+
+@pytest.mark.parametrize("payload", [b"", b"[]", b"\xff", b'{"TT01": {"deep": 1}}', b'{"thing": "a/b", "TT01": 1}'])
+def test_what_is_no_reading_is_counted_and_dropped(make: Make, payload: bytes) -> None:
+    gateway = make()
+
+    gateway.send_raw(payload)
+    gateway.send(0, 1)
+    gateway.run()
+
+    assert gateway.inference.counts.malformed == 1
+    assert gateway.scored() == ["m1"]
+
+
+def test_a_reading_without_an_id_is_never_taken_for_a_repeat(make: Make) -> None:
+    gateway = make()
+
+    for _ in range(3):
+        gateway.send_raw(b'{"TT01": 1.0}')
+    gateway.run()
+
+    assert len(gateway.heard()) == 2
+    assert gateway.heard()[0]["reading_time_ms"] == START_MS
+
+
+def test_a_thing_is_served_by_the_first_model_that_names_it(make: Make, tmp_path: Path) -> None:
+    write_small_model(tmp_path / "special", name="special")
+    gateway = make(
+        models=[
+            ModelSettings(things=["motor-9"], folder=tmp_path / "special"),
+            ModelSettings(things=["motor-*"], folder=tmp_path / "model"),
+        ]
+    )
+
+    for thing in ("motor-1", "motor-9", "robot-1"):
+        gateway.send(0, 1, thing=thing)
+    gateway.run()
+
+    assert {p["thing"]: p["model"]["name"] for p in gateway.heard()} == {"motor-1": "motor", "motor-9": "special"}
+    assert gateway.inference.counts.unassigned == 2
+
+
+def test_seeds_topics_and_payloads_can_be_used(make: Make) -> None:
+    topics = TopicSettings(
+        reading="pollution/data/ingest", prediction="iml_iotevents_data", trigger_infer="pollution/data/infer/trigger"
+    )
+    gateway = make(
+        topics=topics,
+        default_thing="motor-5",
+        output=OutputSettings(fields={"prediction": "anomaly"}, passthrough=True),
+    )
+    for value in (1.0, 400.0):
+        gateway.device.publish("pollution/data/ingest", b'{"motorID": "5", "TT01": %.1f}' % value)
+    gateway.device.publish("pollution/data/infer/trigger", b"")
+
+    gateway.run()
+
+    found = [json.loads(payload) for topic, payload in gateway.local.published if topic == "iml_iotevents_data"]
+    assert found[0]["prediction"] == 1
+    assert found[0]["TT01"] == 400.0
+    assert found[0]["motorID"] == "5"
+    replies = [json.loads(p) for topic, p in gateway.local.published if topic == "pollution/data/infer/trigger/reply"]
+    assert [reply["status"] for reply in replies] == ["done"]
+
+
+def test_a_trigger_scores_the_last_window_again_and_leaves_the_live_state_alone(make: Make) -> None:
+    gateway = make()
+    gateway.send(*range(20))
+    gateway.run()
+
+    gateway.device.publish("wt/motor-1/trigger/infer", b'{"request_id": "r7", "rows": 5}')
+    gateway.run()
+    gateway.send(20)
+    gateway.run()
+
+    reply = gateway.heard("reply")[0]
+    assert (reply["request_id"], reply["status"], reply["result"]["rows"]) == ("r7", "done", 5)
+    assert gateway.heard()[-2]["message_id"].endswith("#r7")
+    assert gateway.scored()[-1] == "m20"
+    assert gateway.inference.counts.scored == 21
+
+
+@pytest.mark.parametrize(
+    ("thing", "payload", "said"),
+    [
+        ("motor-1", b"", "no reading"),
+        ("robot-1", b"", "no model"),
+        ("motor-1", b"not JSON", "no trigger"),
+        ("motor-1", b'{"rows": "many"}', "no trigger"),
+    ],
+)
+def test_a_trigger_that_cannot_be_served_is_refused_with_the_reason(
+    make: Make, thing: str, payload: bytes, said: str
+) -> None:
+    gateway = make(trigger=TriggerSettings(publish=False))
+
+    gateway.device.publish(f"wt/{thing}/trigger/infer", payload)
+    gateway.run()
+
+    reply = gateway.heard("reply")[0]
+    assert reply["status"] == "refused"
+    assert said in reply["detail"]
+
+
+def test_a_missing_model_is_named_at_the_start(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="nowhere"):
+        make(models=[ModelSettings(things=["*"], folder=tmp_path / "nowhere")])
+
+
+def test_ids_are_forgotten_from_the_oldest_on(make: Make) -> None:
+    gateway = make(order=OrderSettings(remember=3, late_ms=0), max_batch=1, watch=WatchSettings(history=2))
+
+    gateway.send(*range(8))
+    gateway.run()
+    gateway.send(7, 6)
+    gateway.run()
+
+    assert gateway.inference.counts.repeats == 2
+    assert len(gateway.inference._seen) == 3
