@@ -3,6 +3,7 @@
 """
 
 import logging
+import os
 import signal
 import socket
 import threading
@@ -10,14 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-import msgspec
 import uvicorn
 from starlette.applications import Starlette
 
 from wheeltapper import topics
 from wheeltapper.clock import Clock, SystemClock
 from wheeltapper.errors import SettingsError
-from wheeltapper.judge import Judge, JudgeSettings
+from wheeltapper.judge import Judge
 from wheeltapper.judge.delivery import Delivery
 from wheeltapper.messages import ActionReport, Health, encode
 from wheeltapper.transport import Transport
@@ -74,6 +74,7 @@ class Companion:
         if transport is None:
             judging = msgspec.structs.replace(judging, publish_states=False, publish_alarms=False)
         self.judge = Judge(data_dir, clock, judging, on_actions=lambda actions: self._delivery.take(actions))
+        self._operations = OperationsApi(self.judge, guard)
         router = Router(settings.actions, self.judge, settings.judge.hop_limit, clock, transport)
         self._delivery = Delivery(router, clock, settings.actions.delivery, report=self._report_action)
         self._delivery.attach(self.judge)
@@ -146,11 +147,6 @@ class Companion:
     def _report_action(self, report: ActionReport) -> None:
         if self._transport is not None:
             self._transport.publish(topics.topic_of(topics.ACTION, report.thing), encode(report))
-
-
-def _without_news(settings: JudgeSettings) -> JudgeSettings:
-    """Where there is no broker, nobody can be told of state changes and alarms over it."""
-    return msgspec.structs.replace(settings, publish_states=False, publish_alarms=False)
 
 
 def serve(settings: CloudSettings, data_dir: Path) -> None:
