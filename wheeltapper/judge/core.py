@@ -18,7 +18,7 @@ from wheeltapper.detector.settings import DEFAULTS, EngineSettings
 from wheeltapper.errors import DefinitionError, UnavailableError
 from wheeltapper.journal import Journal, Row
 from wheeltapper.judge import rows
-from wheeltapper.judge.ledger import Ledger, write_audit
+from wheeltapper.judge.ledger import Ledger, read_action, write_audit
 from wheeltapper.judge.models import Models
 from wheeltapper.judge.news import News, Payload, Reporter
 from wheeltapper.judge.recent import RecentIds
@@ -92,6 +92,7 @@ class Core:
         self._decode = msgspec.json.Decoder(dict[str, Any]).decode
         self._now_ms = 0
         self._engine_ms = 0
+        self._arrived_ms = 0
         self._last_round_ms = 0
         self._emitted: list[Action] = []
         self._saved_at: dict[tuple[str, str], int] = {}
@@ -108,7 +109,8 @@ class Core:
     def recover(self, now_ms: int) -> None:
         """Load the last snapshot, replay what follows it, fire what fell due meanwhile."""
         base = self.snapshots.base
-        self._now_ms = self._engine_ms = base.now_ms
+        self._now_ms = self._arrived_ms = base.now_ms
+        self._engine_ms = base.engine_ms
         self.models.declare(base.inputs)
         for deployment in base.deployments:
             self.models.load(deployment)
@@ -129,11 +131,22 @@ class Core:
         self._saved_at.clear()
         self._recall_ids()
         self._last_round_ms = now_ms
-        self._emitted.clear()
-        self.flush()
-        self.ledger.count_open(self.journal.connection)
         log.info("judge: %d detectors stand, %d journal rows replayed", self.models.count(), replayed)
-        self.fire_timers(now_ms, late=True)
+        try:
+            self._fire(now_ms, late=True)
+        except UnavailableError as error:
+            log.warning("judge: timers that fell due meanwhile wait: %s", error)
+        self.flush()
+        self._emitted = [] if not self.ledger.waiting else self._unknown(self._emitted)
+        self.ledger.count_open(self.journal.connection)
+
+    def pending(self) -> list[Action]:
+        """After ``recover``: actions that wait and that the full disk keeps out of the ledger's table."""
+        emitted, self._emitted = self._emitted, []
+        return emitted
+
+    def _unknown(self, actions: Sequence[Action]) -> list[Action]:
+        return [action for action in actions if read_action(self.journal.connection, action.id) is None]
 
     def _place(self, model: str, key: str, state: bytes | None) -> None:
         if self.models.get(model) is None:
@@ -219,27 +232,27 @@ class Core:
             self._checkpoint_all(None if isinstance(command, rows.Inputs) else command)
         return refusals
 
-    def fire_timers(self, now_ms: int, *, late: bool = False) -> None:
+    def fire_timers(self, now_ms: int) -> None:
         """Journal and fire the timers that are due; none due, nothing written."""
-        until_ms = max(self._engine_until(now_ms), self._engine_ms)
-        due = self.shard.next_timer()
-        if due is None or due * 1000 > until_ms:
-            return
-        row = self._append(max(now_ms, self._now_ms), rows.TIMERS, rows.encode_command(rows.Timers(late)))
-        self._apply_command(row, rows.Timers(late))
+        self._fire(now_ms, late=False)
         self._tell()
+
+    def _fire(self, now_ms: int, *, late: bool) -> None:
+        due_ms = self.next_timer_ms()
+        if due_ms is None or due_ms > now_ms:
+            return
+        command = rows.Timers(max(now_ms, self._engine_ms), late)
+        row = self._append(max(now_ms, self._now_ms), rows.TIMERS, rows.encode_command(command))
+        self._apply_command(row, command)
 
     def next_timer_ms(self) -> float | None:
         """When ``fire_timers`` should next be called, on the host's clock."""
         due = self.shard.next_timer()
         if due is None:
             return None
-        patience_ms = self._settings.patience_s * 1000 if self._settings.clock == "event" else 0.0
-        return due * 1000 + patience_ms
-
-    def _engine_until(self, now_ms: int) -> float:
-        """How far timers run at a reading of the host's clock."""
-        return now_ms - self._settings.patience_s * 1000 if self._settings.clock == "event" else now_ms
+        if self._settings.clock == "arrival":
+            return due * 1000
+        return max(due * 1000, self._arrived_ms + self._settings.patience_s * 1000)
 
     # --- journal -----------------------------------------------------------------------------------------------------
 
@@ -301,7 +314,13 @@ class Core:
     def _begin_round(self) -> None:
         self.snapshots.note(self.shard.take_touched())
         self.snapshots.begin(
-            Base(self.journal.position, max(self._now_ms, 0), dict(self.models.inputs), self.models.deployments())
+            Base(
+                self.journal.position,
+                self._now_ms,
+                self._engine_ms,
+                dict(self.models.inputs),
+                self.models.deployments(),
+            )
         )
 
     def _checkpoint_all(self, command: rows.Deploy | rows.Withdraw | None) -> None:
@@ -352,7 +371,7 @@ class Core:
             self._apply_command(row, rows.decode_command(row.kind, row.entries))
 
     def _apply_messages(self, row: Row, messages: Sequence[Message], payloads: Sequence[dict[str, Any]]) -> None:
-        self._now_ms = row.now_ms
+        self._now_ms = self._arrived_ms = row.now_ms
         put, by_event = self.shard.put, self._settings.clock == "event"
         engine_ms = self._engine_ms if by_event else max(row.now_ms, self._engine_ms)
         sequence = row.position << _SEQUENCE_BITS
@@ -417,8 +436,9 @@ class Core:
             self._engine_ms = max(self._engine_ms, row.now_ms)
         sequence = row.position << _SEQUENCE_BITS
         match command:
-            case rows.Timers(late):
-                self._apply_timers(row, sequence, late)
+            case rows.Timers(until_ms, late):
+                self._engine_ms = until_ms
+                self._take_in(self.shard.advance(until_ms / 1000, late=late), None, sequence)
             case rows.Inputs(inputs):
                 self.models.declare(inputs)
             case rows.Deploy(deployment, migrate):
@@ -435,11 +455,6 @@ class Core:
             case rows.Operate(operations):
                 return self._operate(operations, sequence)
         return []
-
-    def _apply_timers(self, row: Row, sequence: int, late: bool) -> None:
-        until_ms = max(self._engine_until(row.now_ms), self._engine_ms)
-        self._engine_ms = int(until_ms)
-        self._take_in(self.shard.advance(until_ms / 1000, late=late), None, sequence)
 
     def _each(self, items: Sequence[Any], act: Callable[[Any], None]) -> list[Refusal]:
         refused = []

@@ -535,6 +535,8 @@ class Judge:
             self._overgrown = core.journal.checkpoint() or self._overgrown
 
     def _emit_pending(self) -> None:
+        if unsaved := self._running().pending():
+            self._on_actions(unsaved)
         after = (0, "")
         while pending := self.pending_actions(after):
             self._on_actions(pending)

@@ -17,8 +17,9 @@ OPERATE = "operate"
 
 
 class Timers(msgspec.Struct, frozen=True):
-    """Timers due by the row's clock reading fired; ``late`` after the host was down."""
+    """The timers due by then fired; ``late`` after the host was down."""
 
+    until_ms: int
     late: bool = False
 
 

@@ -14,7 +14,7 @@ class JudgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     Attributes:
         clock: ``arrival`` judges by the host's clock, as AWS does, whatever a message's own time, which then only stamps
             what comes of it; ``event`` judges by the messages' times, so that timers run in the time of buffered uploads.
-        patience_s: with ``event``, a timer fires without a message when it is so long overdue by the host's clock.
+        patience_s: with ``event``, when no message has come for so long, timers run by the host's clock again.
         deduplicate: ignore repeats of a message id within ``dedup_window_s``; ids are scoped per input.
         synchronous: FULL survives a power cut; NORMAL survives the process only.
         snapshot_interval_s: how much journal, in time, a restart may have to replay.

@@ -25,10 +25,11 @@ Name = tuple[str, str]
 
 
 class Base(msgspec.Struct):
-    """What holds at the position from which a restart replays."""
+    """What holds at the position from which a restart replays: the host's clock and the engine's, inputs, definitions."""
 
     position: int = 0
     now_ms: int = 0
+    engine_ms: int = 0
     inputs: dict[str, list[str]] = {}
     deployments: list[Deployment] = []
 
