@@ -85,6 +85,7 @@ class Companion:
         methods = handlers(self._account, operations)
         self._deployer = Deployer(self._account, operations, methods)
         self._metrics = Metrics(self.judge.statistics)
+        self._operators = OperationsApi(self.judge, guard)
         self._endpoint = Endpoint(operations, methods, guard, self._metrics, clock, settings.server.body_limit)
 
     def start(self) -> None:
@@ -108,7 +109,7 @@ class Companion:
 
     def application(self) -> Starlette:
         """What the port serves."""
-        return application(self._endpoint, self._metrics, self.why_not_ready, self._operations.routes())
+        return application(self._endpoint, self._metrics, self.why_not_ready, self._operators.routes())
 
     def why_not_ready(self) -> str:
         """Why messages cannot be taken now; empty when they can."""

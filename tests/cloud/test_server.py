@@ -1,0 +1,215 @@
+"""The server around the operations: who may call, what is no operation, health, metrics, limits of a request."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from wheeltapper_cloud.guard import Guard
+from wheeltapper_cloud.keys import KeyStore
+from wheeltapper_cloud.settings import CloudSettings, ServerSettings, load
+from wheeltapper_cloud.signature import SignedRequest
+from wheeltapper_cloud.wire import ServiceError
+
+from tests.companion import serving
+from tests.loopback import wait_for_port
+from wheeltapper import topics
+from wheeltapper.clock import ManualClock, SystemClock
+from wheeltapper.errors import SettingsError, UnavailableError
+from wheeltapper.transport.memory import MemoryBroker
+
+
+@pytest.mark.parametrize(
+    ("method", "uri", "body", "status", "code"),
+    [
+        ("GET", "/", None, 404, "UnknownOperationException"),
+        ("PATCH", "/inputs", None, 404, "UnknownOperationException"),
+        ("POST", "/inputs", b"{", 400, "SerializationException"),
+        ("POST", "/inputs", b"[]", 400, "SerializationException"),
+        ("POST", "/inputs", {}, 400, "InvalidRequestException"),
+        ("GET", "/inputs/Nope", None, 404, "ResourceNotFoundException"),
+        ("GET", "/inputs/%FF%00", None, 400, "InvalidRequestException"),
+    ],
+)
+def test_every_error_has_its_code_its_status_and_a_message(tmp_path, method, uri, body, status, code):
+    with serving(tmp_path) as cloud:
+        answer = cloud.call(method, uri, body)
+
+    assert (answer[0], answer[2]["x-amzn-errortype"]) == (status, code)
+    assert answer[1]["message"]
+    assert len(answer[2]["x-amzn-requestid"]) == 36
+
+
+def test_an_unknown_resource_is_named_as_aws_names_it(tmp_path):
+    with serving(tmp_path) as cloud:
+        answer = cloud.call("GET", "/inputs/NoSuchInput")[1]
+
+    assert answer == {"message": "Input of name: NoSuchInput not found"}
+
+
+def test_health_and_metrics_can_be_asked_for(tmp_path):
+    with serving(tmp_path) as cloud:
+        cloud.call("GET", "/inputs")
+        live, ready = cloud.call("GET", "/health/live"), cloud.call("GET", "/health/ready")
+        metrics = cloud.call("GET", "/metrics")
+
+    assert (live[0], ready[0]) == (200, 200)
+    assert b'wheeltapper_requests_total{operation="ListInputs",status="200"} 1.0' in metrics[1]
+    assert b"wheeltapper_writable 1.0" in metrics[1]
+
+
+def test_a_body_beyond_the_limit_is_refused_and_the_next_request_served(tmp_path):
+    settings = CloudSettings(server=ServerSettings(body_limit=1000))
+    with serving(tmp_path, settings) as cloud:
+        refused = cloud.call("POST", "/inputs", b"x" * 1001)
+        served = cloud.call("GET", "/inputs")
+
+    assert (refused[0], refused[2]["x-amzn-errortype"]) == (413, "RequestEntityTooLargeException")
+    assert served[0] == 200
+
+
+def test_a_body_that_does_not_say_its_length_is_measured(tmp_path):
+    settings = CloudSettings(server=ServerSettings(body_limit=1000))
+    with (
+        serving(tmp_path, settings) as cloud,
+        socket.create_connection(("127.0.0.1", cloud.port), timeout=30) as caller,
+    ):
+        caller.sendall(b"POST /inputs HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        caller.sendall(b"400\r\n" + b"x" * 0x400 + b"\r\n0\r\n\r\n")
+        answer = caller.recv(65536)
+
+    assert answer.startswith(b"HTTP/1.1 413")
+
+
+def test_a_request_whose_sender_leaves_is_not_carried_out(tmp_path):
+    body = json.dumps({"inputName": "In", "inputDefinition": {"attributes": [{"jsonPath": "v"}]}}).encode()
+    with serving(tmp_path) as cloud:
+        with socket.create_connection(("127.0.0.1", cloud.port), timeout=30) as caller:
+            head = f"POST /inputs HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body) + 1}\r\n\r\n"
+            caller.sendall(head.encode() + body)
+        listed = cloud.call("GET", "/inputs")[1]
+
+    assert listed == {"inputSummaries": []}
+
+
+@pytest.mark.parametrize("headers", [{"Origin": "https://evil.example"}, {"Host": "evil.example:8600"}])
+def test_without_keys_a_web_page_may_not_call(tmp_path, headers):
+    with serving(tmp_path) as cloud:
+        status, _, answered = cloud.call("GET", "/inputs", None, headers)
+
+    assert (status, answered["x-amzn-errortype"]) == (403, "AccessDeniedException")
+
+
+def test_once_there_is_a_key_loopback_asks_for_signatures_too(tmp_path):
+    with serving(tmp_path) as cloud:
+        before = cloud.call("GET", "/inputs")[0]
+        KeyStore(tmp_path, SystemClock()).create()
+        status, _, headers = cloud.call("GET", "/inputs")
+
+    assert before == 200
+    assert (status, headers["x-amzn-errortype"]) == (403, "MissingAuthenticationTokenException")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "plant.example", "::"])  # noqa: S104
+def test_another_address_never_admits_without_a_signature(tmp_path, host):
+    keys = KeyStore(tmp_path, ManualClock())
+    with pytest.raises(SettingsError, match="cloud keys create"):
+        Guard(host, keys, ManualClock())
+    made = keys.create()
+    guard = Guard(host, keys, ManualClock())
+    keys.revoke(made.access_key_id)
+
+    with pytest.raises(ServiceError) as caught:
+        guard.admit(SignedRequest("GET", "/inputs", "", [(b"host", b"localhost")], b""), "iotevents")
+    assert caught.value.code == "MissingAuthenticationTokenException"
+
+
+def test_two_processes_may_not_share_a_data_directory(tmp_path):
+    with serving(tmp_path), pytest.raises(UnavailableError, match="another process"), serving(tmp_path):
+        pass
+
+
+def test_rules_without_a_broker_are_refused(tmp_path):
+    (tmp_path / "cloud.toml").write_text('[[rules]]\nfilter = "a/b"\ninput = "In"\n')
+    settings = load(tmp_path / "cloud.toml")
+
+    with pytest.raises(SettingsError, match="broker"), serving(tmp_path / "data", settings):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("port = 1", "port"),
+        ("[server]\nhots = 'x'", "hots"),
+        ("[server]\nport = 'x'", "server.port"),
+        ("[[inputs]]\nname = 'a'", "attributes"),
+        ("[", "not TOML"),
+        ("models = ['nowhere.json']", "nowhere.json"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused_by_name(tmp_path, text, said):
+    (tmp_path / "cloud.toml").write_text(text)
+
+    with pytest.raises(SettingsError, match=said), serving(tmp_path / "data", load(tmp_path / "cloud.toml")):
+        pass
+
+
+def test_messages_from_the_broker_are_judged_and_the_news_published(tmp_path):
+    broker = MemoryBroker()
+    wanted = {"wt/m1/state", "wt/m1/alarm", "wt/m1/action", "wt/cloud/health"}
+    hot = {
+        "stateName": "Hot",
+        "onEnter": {"events": [{"eventName": "tell", "actions": [{"sns": {"targetArn": "arn:x"}}]}]},
+    }
+    warm = {"eventName": "warm", "condition": "$input.Reading.t > 50", "nextState": "Hot"}
+    model = {
+        "detectorModelName": "motor",
+        "key": "thing",
+        "detectorModelDefinition": {
+            "initialStateName": "Cold",
+            "states": [{"stateName": "Cold", "onInput": {"transitionEvents": [warm]}}, hot],
+        },
+    }
+    (tmp_path / "motor.json").write_text(json.dumps(model))
+    (tmp_path / "cloud.toml").write_text(
+        'health_s = 0.05\nmodels = ["motor.json"]\n[[inputs]]\nname = "Reading"\nattributes = ["thing", "t"]\n'
+        '[[rules]]\nfilter = "wt/+/reading"\ninput = "Reading"\n'
+    )
+    with serving(tmp_path / "data", load(tmp_path / "cloud.toml"), transport=broker.transport()):
+        publisher = broker.transport()
+        publisher.start()
+        publisher.publish(topics.topic_of(topics.READING, "m1"), b'{"message_id": "a", "thing": "m1", "t": 80}')
+        deadline = time.monotonic() + 30
+        while not wanted <= {topic for topic, _ in broker.published} and time.monotonic() < deadline:
+            broker.deliver()
+            time.sleep(0.01)
+
+    said = {topic: json.loads(payload) for topic, payload in broker.published}
+    assert wanted <= set(said)
+    assert said["wt/m1/alarm"]["values"] == {"$input.Reading.t": 80}
+    assert said["wt/m1/action"]["outcome"] == "undelivered"
+    assert said["wt/cloud/health"]["process"] == "cloud"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_serves_until_it_is_told_to_stop_and_ends_well(tmp_path, number):
+    command = [sys.executable, "-m", "wheeltapper.cli", "cloud", "serve", "--port", "0", "--data-dir", str(tmp_path)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+    try:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        wait_for_port(int(said.rsplit(":", 1)[1]))
+        process.send_signal(number)
+        status = process.wait(30)
+    finally:
+        process.kill()
+        process.wait()
+
+    assert said.startswith("listening on http://127.0.0.1:")
+    assert status == 0
