@@ -4,11 +4,12 @@ A detector model that runs: one engine per plan, compiled or interpreted, over d
 ``step`` is the whole of it as a function: it changes nothing that it is given.
 """
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 from wheeltapper.detector.action import Action, Message, Outcome
 from wheeltapper.detector.compiler import Handlers, compile_plan
-from wheeltapper.detector.instance import PENDING, RUNNING, Detector, detector_class
+from wheeltapper.detector.instance import PENDING, Detector, detector_class
 from wheeltapper.detector.interpreter import Pass, enter_first, remember, run_pass
 from wheeltapper.detector.plan import Plan
 from wheeltapper.detector.settings import DEFAULTS, EngineSettings
@@ -35,7 +36,7 @@ class Engine:
         self.detector_class = detector_class(plan)
         self.interpreted = interpreted
         if interpreted:
-            plain = (*(self._message for _ in plan.inputs), self._timer)
+            plain: list[Callable[..., Pass | None]] = [*(self._message for _ in plan.inputs), self._timer]
             self.handlers: Handlers = [list(plain) for _ in plan.states]
         else:
             self.handlers = compile_plan(plan, settings)
@@ -127,6 +128,3 @@ def step(
     run = engine.run(after, trigger, now, recorder)
     traces.append(recorder.finish(run.time_ms, run.trigger, run.failures))
     return after, actions + run.actions, traces
-
-
-__all__ = ["PENDING", "RUNNING", "Engine", "TriggerLike", "step"]

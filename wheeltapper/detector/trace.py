@@ -242,9 +242,9 @@ def render(trace: Trace) -> str:
                 lines += _branches(explained, "│  ")
     lines += [f"├─ failed: {failure}" for failure in trace.failures]
     lines += [f"├─ variable {change}" for change in _changes(trace.variables_before, trace.variables)]
-    lines += [
-        f"├─ timer {change}" for change in _changes(_timer_texts(trace.timers_before), _timer_texts(trace.timers))
-    ]
+    now = trace.time_ms / 1000
+    timers_before, timers = _timer_texts(trace.timers_before, now), _timer_texts(trace.timers, now)
+    lines += [f"├─ timer {change}" for change in _changes(timers_before, timers)]
     stays = trace.from_state == trace.state
     lines.append(f"└─ state {trace.state}" if stays else f"└─ state {trace.from_state} → {trace.state}")
     return "\n".join(lines)
