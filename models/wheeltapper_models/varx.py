@@ -329,7 +329,7 @@ def _scale(residual: Doubles, rows: Rows, counts: Mask) -> Doubles:
 def _smooth(residual: Doubles, rows: Rows, settings: Settings, counts: Mask) -> Doubles:
     """Scores of normal rows from their scaled residuals, without those from which the average has yet to fill."""
     heard = (rows.heard & ~np.isnan(residual))[rows.normal]
-    squares = damp(np.nan_to_num(residual[rows.normal]))
+    squares = damp(np.nan_to_num(residual[rows.normal]) ** 2)
     scores: Doubles = moving_average(squares, settings.span, heard)[:, counts].mean(axis=1)
     fill = min(int(settings.span), len(scores) // 2)
     return np.maximum(scores[fill:], 1e-12)
@@ -338,7 +338,7 @@ def _smooth(residual: Doubles, rows: Rows, settings: Settings, counts: Mask) -> 
 def _limit_by_labels(
     rows: Rows, residual: Doubles, healthy: Doubles, settings: Settings, counts: Mask, limit: float
 ) -> float:
-    scores = moving_average(damp(residual), settings.span, rows.heard)[:, counts].mean(axis=1)
+    scores = moving_average(damp(residual**2), settings.span, rows.heard)[:, counts].mean(axis=1)
     return limit_from_labels(healthy, scores[rows.labelled], limit)
 
 

@@ -2,11 +2,15 @@
 The arithmetic of the anomaly model, once in numpy (the reference) and once as an ONNX graph.
 
 Per row: standardise; fill what is missing with the sensor's last value, or its training mean if it never spoke; predict each
-sensor from the others now and from all sensors' last ``lags`` rows; divide the residual by its scale; damp it beyond
-``KNEE`` scales; smooth it. The score is the mean over the sensors that count, a contribution a sensor's share of it.
+sensor from the others now and from all sensors' last ``lags`` rows; divide the residual by its scale. Its square, damped
+beyond ``KNEE`` scales and smoothed, is a sensor's strangeness; the score is the mean over the sensors that count.
 
-A machine's state is ``lags + 2`` blocks of S floats: how often a sensor has spoken (up to ``lags``), the last rows
-(newest first, standardised and filled), and the smoothed squares. Zeros are a machine that has sent nothing.
+A fault of one sensor disturbs the predictions of those tied to it, sometimes more than its own. So blame is told by
+pattern: what a sudden and a lasting fault of a sensor would do to all residuals follows from the weights, and the sensor's
+contribution is how much of the residuals the better of its two patterns explains, damped and smoothed likewise, as a share.
+
+A machine's state is ``lags + 3`` blocks of S floats: how often a sensor has spoken (up to ``lags``), the last rows (newest
+first, standardised and filled), strangeness, and blame. Zeros are a machine that has sent nothing.
 """
 
 from collections.abc import Sequence
@@ -62,7 +66,21 @@ class Varx(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def state_size(self) -> int:
         """Floats of state per machine."""
-        return (self.lags + 2) * len(self.centre)
+        return (self.lags + 3) * len(self.centre)
+
+    @property
+    def patterns(self) -> Doubles:
+        """
+        What a fault of each sensor does to all residuals, at unit length, shape (S, 2 · S).
+
+        Columns are the sensors' sudden faults, then their lasting ones; zeros for sensors that do not count.
+        """
+        blocks = self.weights.reshape(self.lags + 1, len(self.centre), len(self.centre))
+        effects = np.stack([blocks[0], blocks.sum(axis=0)]) * self.counts[:, None]
+        length = np.linalg.norm(effects, axis=2, keepdims=True)
+        patterns = np.where(length > 0, effects / np.where(length > 0, length, 1.0), 0.0)
+        short: Doubles = np.concatenate(list(patterns)).T.astype(np.float32).astype(np.float64)
+        return short
 
 
 class _Parts(NamedTuple):
@@ -70,17 +88,17 @@ class _Parts(NamedTuple):
 
     heard: Doubles
     lagged: Doubles
-    smooth: Doubles
+    smooth: Doubles  # strangeness, then blame
 
 
-def damp(residual: Doubles) -> Doubles:
+def damp(square: Doubles) -> Doubles:
     """
-    The square of a residual up to KNEE, growing as its logarithm beyond, without a jump in value or slope.
+    The square of a residual up to that of KNEE, growing as its logarithm beyond, without a jump in value or slope.
 
-    >>> damp(np.array([2.0, -5.0, 5000.0])).round(1)
+    >>> damp(np.array([2.0, -5.0, 5000.0]) ** 2).round(1)
     array([  4. ,  25. , 370.4])
     """
-    square = (residual / KNEE) ** 2
+    square = square / KNEE**2
     damped: Doubles = KNEE**2 * (np.minimum(square, 1.0) + np.log(np.maximum(square, 1.0)))
     return damped
 
@@ -100,24 +118,27 @@ def step(model: Varx, rows: Floats, states: Floats) -> Scored:
     last = state.lagged[:, :sensors]
     filled = np.where(seen, (values - model.centre) / model.spread, last)
     features = np.concatenate([filled, state.lagged], axis=1)
-    square = damp(features @ model.weights + model.bias)
     heard = seen & (state.heard >= model.lags)
-    smooth = np.where(heard, state.smooth + model.smoothing * (square - state.smooth), state.smooth)
+    residual = np.where(heard, features @ model.weights + model.bias, 0.0)
+    explained = (residual @ model.patterns) ** 2
+    blame = np.maximum(explained[:, :sensors], explained[:, sensors:])
+    change = damp(np.concatenate([residual**2, blame], axis=1)) - state.smooth
+    smooth = state.smooth + np.where(np.tile(heard, 2), model.smoothing * change, 0.0)
     count = np.minimum(state.heard + seen, model.lags)
     for place, condition in model.off:
         off = condition.holds((filled * model.spread + model.centre)[:, place])[:, None]
         smooth, count = np.where(off, 0.0, smooth), np.where(off, 0.0, count)
-    total = smooth.sum(axis=1, keepdims=True)
+    score = (smooth[:, :sensors].sum(axis=1) / model.counts.sum()).astype(np.float32)
+    total = smooth[:, sensors:].sum(axis=1, keepdims=True)
     equal = model.counts / model.counts.sum()
-    shares = np.where(total > 0, smooth / np.where(total > 0, total, 1.0), equal)
-    score = (total[:, 0] / model.counts.sum()).astype(np.float32)
+    shares = np.where(total > 0, smooth[:, sensors:] / np.where(total > 0, total, 1.0), equal)
     next_states = np.concatenate([count, filled, state.lagged[:, :-sensors], smooth], axis=1)
     anomaly = (score > np.float32(model.limit)).astype(np.int64)
     return Scored(score, anomaly, shares.astype(np.float32), next_states.astype(np.float32))
 
 
 def _take_apart(states: Doubles, sensors: int) -> _Parts:
-    return _Parts(states[:, :sensors], states[:, sensors:-sensors], states[:, -sensors:])
+    return _Parts(states[:, :sensors], states[:, sensors : -2 * sensors], states[:, -2 * sensors :])
 
 
 def to_onnx(model: Varx, name: str) -> onnx.ModelProto:
@@ -127,7 +148,7 @@ def to_onnx(model: Varx, name: str) -> onnx.ModelProto:
     pieces = graph.add(
         "Split",
         graph.add("Cast", STATES, to=DOUBLE),
-        graph.constant([sensors] * (model.lags + 2), np.int64),
+        graph.constant([sensors] * (model.lags + 1) + [2 * sensors], np.int64),
         outputs=model.lags + 2,
         axis=1,
     )
@@ -155,14 +176,20 @@ def _double(graph: Graph, values: Any) -> str:
 def _remember(graph: Graph, model: Varx, seen: str, features: list[str], smooth: str, count: str) -> tuple[str, str]:
     """The smoothed squares and the counts after this row."""
     row = graph.add("Concat", *features, axis=1)
+    lags, zero = _double(graph, float(model.lags)), _double(graph, 0.0)
+    heard = graph.add("And", seen, graph.add("GreaterOrEqual", count, lags))
     residual = graph.add("Gemm", row, _double(graph, model.weights / KNEE), _double(graph, model.bias / KNEE))
-    square, one = graph.add("Mul", residual, residual), _double(graph, 1.0)
+    residual = graph.add("Where", heard, residual, zero)
+    explained = graph.add("MatMul", residual, _double(graph, model.patterns))
+    halves = graph.constant([len(model.centre)] * 2, np.int64)
+    sudden, lasting = graph.add("Split", graph.add("Mul", explained, explained), halves, outputs=2, axis=1)
+    square = graph.add("Concat", graph.add("Mul", residual, residual), graph.add("Max", sudden, lasting), axis=1)
+    one = _double(graph, 1.0)
     damped = graph.add("Add", graph.add("Min", square, one), graph.add("Log", graph.add("Max", square, one)))
     kept = graph.add("Mul", smooth, _double(graph, 1.0 - model.smoothing))
     fresh = graph.add("Mul", damped, _double(graph, model.smoothing * KNEE**2))
-    lags = _double(graph, float(model.lags))
-    heard = graph.add("And", seen, graph.add("GreaterOrEqual", count, lags))
-    smoothed = graph.add("Where", heard, graph.add("Add", kept, fresh), smooth)
+    both = graph.add("Concat", heard, heard, axis=1)
+    smoothed = graph.add("Where", both, graph.add("Add", kept, fresh), smooth)
     counted = graph.add("Min", graph.add("Add", count, graph.add("Cast", seen, to=DOUBLE)), lags)
     return smoothed, counted
 
@@ -179,11 +206,13 @@ def _off(graph: Graph, model: Varx, raw: str) -> str:
 
 def _speak(graph: Graph, model: Varx, smooth: str) -> None:
     """Score, yes or no, and contributions."""
-    counting = int(model.counts.sum())
-    total = graph.add("ReduceSum", smooth, graph.constant([1], np.int64), keepdims=1)
+    counting, sensors, along = int(model.counts.sum()), len(model.counts), graph.constant([1], np.int64)
+    strange, blame = graph.add("Split", smooth, graph.constant([sensors] * 2, np.int64), outputs=2, axis=1)
+    total = graph.add("ReduceSum", blame, along, keepdims=1)
     some = graph.add("Greater", total, _double(graph, 0.0))
-    shares = graph.add("Where", some, graph.add("Div", smooth, total), _double(graph, model.counts / counting))
-    mean = graph.add("Mul", graph.add("Squeeze", total, graph.constant([1], np.int64)), _double(graph, 1.0 / counting))
+    shares = graph.add("Where", some, graph.add("Div", blame, total), _double(graph, model.counts / counting))
+    whole = graph.add("ReduceSum", strange, along, keepdims=0)
+    mean = graph.add("Mul", whole, _double(graph, 1.0 / counting))
     score = graph.add("Cast", mean, to=FLOAT)
     graph.output("score", score)
     above = graph.add("Greater", score, graph.constant(np.float32(model.limit)))
