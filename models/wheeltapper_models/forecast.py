@@ -75,7 +75,7 @@ def fit(tables: Sequence[Table], options: Options) -> Trained:
     )
     stretches = [encode_rows(card, table) for table in tables]
     layout = _layout(card, stretches, settings)
-    center = np.nan_to_num(np.nanmedian(np.concatenate(stretches)[:, : layout.sensors], axis=0))
+    center = np.nan_to_num(np.nanmedian(np.concatenate(stretches)[:, : layout.sensors], axis=0)).astype(np.float64)
     examples = _examples(layout, card, stretches, center, settings)
     trial = try_blend(*examples, held_out=max(round(len(examples.change) * HELD_OUT), 1), seed=options.seed)
     learners = refit(trial, *examples, seed=options.seed)

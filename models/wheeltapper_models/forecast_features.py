@@ -85,17 +85,17 @@ def features(layout: Layout, rows: Singles, clock: NDArray[np.float64]) -> Singl
     parts += [last - windows[:, :, -span:].mean(axis=2) for span in layout.spans]
     target = windows[:, [layout.target], :]
     parts += [target[:, :, -1] - target[:, :, -1 - lag] for lag in layout.lags]
-    parts.append(_calendar(layout, layout.next_clock(clock[layout.window - 1 :])))
+    parts.append(_calendar_features(layout, layout.next_clock(clock[layout.window - 1 :])))
     return np.concatenate(parts, axis=1, dtype=np.float32)
 
 
-def _calendar(layout: Layout, clock: NDArray[np.float64]) -> NDArray[np.float64]:
+def _calendar_features(layout: Layout, clock: NDArray[np.float64]) -> Singles:
     parts = []
     for place, name, cycle in ((0, HOUR, _DAY_HOURS), (1, WEEKDAY, _WEEK_DAYS), (2, YEARDAY, _YEAR_DAYS)):
         if name in layout.calendar:
             angle = clock[:, place] * (2.0 * np.pi / cycle)
             parts += [clock[:, place], np.sin(angle), np.cos(angle)]
-    return np.stack(parts, axis=1) if parts else np.empty((len(clock), 0))
+    return np.stack(parts, axis=1).astype(np.float32) if parts else np.empty((len(clock), 0), dtype=np.float32)
 
 
 def add_features(graph: Graph, layout: Layout, window: str, clock: dict[str, str]) -> str:
