@@ -156,6 +156,8 @@ class ReplaySource:
 
     def _pause_s(self, time_ms: int | None) -> float:
         """Wall seconds from this row to the next; a longer pause in the recording is cut short."""
+        if self._settings.rate_hz:
+            return 1.0 / self._settings.rate_hz
         period_s, speed = self._layout.period_s, self._settings.speed
         if not speed and (period_s is None or period_s > _LIVE_PERIOD_S):
             return 1.0

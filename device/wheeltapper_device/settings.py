@@ -60,6 +60,7 @@ class ReplaySettings(Section, frozen=True):
         time_format: how times are written, in strptime's words; detected when empty.
         stamps: readings carry the recorded times, or the present ones.
         speed: how many times faster than recorded; 0: as recorded where rows are at most 10 s apart, else a row a second.
+        rate_hz: rows a second, however they were recorded; goes before ``speed``; 0 leaves it to ``speed``.
         rows: ``first:last`` row to send, counted from 0, last left out; either may be missing.
         ignore: columns that are not sent, such as labels.
         loop: begin again at the end, with the present time as stamp.
@@ -71,6 +72,7 @@ class ReplaySettings(Section, frozen=True):
     time_format: str = ""
     stamps: Literal["recorded", "now"] = "recorded"
     speed: NotNegative = 0.0
+    rate_hz: NotNegative = 0.0
     rows: str = ""
     ignore: list[str] = []
     loop: bool = False

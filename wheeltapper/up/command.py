@@ -52,7 +52,11 @@ def register(commands: Commands) -> None:
         "--train-rows", type=int, default=400, metavar="N", help="rows of the replayed file to learn from (400)"
     )
     parser.add_argument(
-        "--speed", type=float, default=0.0, metavar="X", help="machine seconds in a second (default: 12)"
+        "--speed",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="machine seconds in a second (default: 12; a replayed file: so that it lasts about 45 s)",
     )
     parser.add_argument("--duration", type=float, metavar="S", help="stop after so many seconds; without it, on Ctrl-C")
     parser.add_argument("--seed", type=int, default=1, help="decides noise, duty cycle, fault and onset (default: 1)")

@@ -22,6 +22,10 @@ RUN_FILE = "run.json"
 # Machine seconds in a second, so that a machine falls ill about twenty seconds after the start.
 TIME_SCALE = {"motor": 12.0, "robot": 12.0, "evaporator": 12.0}
 
+# A recorded file is over in about this time, unless that would take more rows a second than the second number.
+_REPLAY_S = 45.0
+_MOST_ROWS_HZ = 400.0
+
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """What is run; a data directory holds one run, which goes on when it is started again."""
@@ -127,11 +131,19 @@ def _device(run: Run, data_dir: Path, broker: str) -> dict[str, Any]:
         "broker": {"url": broker, "client_id": f"{run.thing}-device"},
     }
     if run.replay:
-        table["replay"] = {"file": run.replay, "speed": run.speed}
+        pace = {"speed": run.speed} if run.speed else {"rate_hz": _replay_rate_hz(Path(run.replay))}
+        table["replay"] = {"file": run.replay, **pace}
     else:
         time_scale = run.speed or TIME_SCALE[run.scenario]
         table["simulation"] = {"scenario": run.scenario, "seed": run.seed, "time_scale": time_scale}
     return table
+
+
+def _replay_rate_hz(path: Path) -> float:
+    """Rows a second, such that the whole file passes in ``_REPLAY_S``, or as fast as is sensible."""
+    with path.open("rb") as file:
+        rows = sum(1 for _ in file)
+    return min(max(rows / _REPLAY_S, 1.0), _MOST_ROWS_HZ)
 
 
 def _gateway(run: Run, data_dir: Path, broker: str) -> dict[str, Any]:
