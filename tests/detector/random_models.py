@@ -83,7 +83,7 @@ class Maker:
         if roll < 0.6:
             body: dict[str, Any] = {"timerName": choose(TIMERS)}
             if self.source.random() < 0.7:
-                body["seconds"] = self.source.randint(1, 20)
+                body["seconds"] = self.source.choice((*range(1, 20), 31_622_400))
             else:
                 body["durationExpression"] = self.expression(1)
             return {"setTimer": body}

@@ -38,4 +38,8 @@ def test_compiled_models_do_what_the_interpreter_does(seed: int) -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from(["half-up", "truncate", "floor"]))
 def test_compiled_models_do_what_the_interpreter_does_under_strict_settings(seed: int, division: str) -> None:
-    play(seed, 15, msgspec.structs.replace(STRICT, integer_division=division, whole_second_timers=False, minimum_timer_s=3))
+    play(
+        seed,
+        15,
+        msgspec.structs.replace(STRICT, integer_division=division, whole_second_timers=False, minimum_timer_s=3),
+    )

@@ -19,6 +19,7 @@ from wheeltapper.detector.expression import Binary, Expression, Literal, Referen
 from wheeltapper.detector.instance import SEEN, Detector, detector_class
 from wheeltapper.detector.interpreter import Pass, evaluate
 from wheeltapper.detector.plan import (
+    MAX_TIMER_S,
     ActionPlan,
     ClearTimerPlan,
     EventPlan,
@@ -385,7 +386,7 @@ class _Function:
     def _set_timer(self, path: str, name: str, duration: Expression) -> None:
         slot = self._home.timers[name]
         seconds = duration.value if isinstance(duration, Literal) else None
-        if type(seconds) is int and seconds >= self._settings.minimum_timer_s:
+        if type(seconds) is int and self._settings.minimum_timer_s <= seconds <= MAX_TIMER_S:
             self._add(f"d.t{slot} = x = {self._start()} + {seconds}  # {name!a}", f"d.d{slot} = {seconds}")
             self._add(f"d.f{slot} = 1", "if x < d.wake and out is None:", "    out = begin(d, now, m, t)")
         else:
