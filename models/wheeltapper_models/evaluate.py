@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wheeltapper.errors import DataError
 from wheeltapper_models.data import Table
+from wheeltapper_models.forest_score import read_stream
 from wheeltapper_models.ranges import ranges_of
 from wheeltapper_models.score import Scores, read_for, score_table
 from wheeltapper_models.session import Session
@@ -64,23 +65,23 @@ class Alarmed(msgspec.Struct, frozen=True, kw_only=True):
     sensors: dict[str, float]
 
 
-class Figures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """All figures of an evaluation; shares are in [0, 1]."""
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """All figures of an evaluation; shares are in [0, 1], None is what does not apply."""
 
     model: str
     version: str
     kind: str
     rows: int
-    anomalous_rows: int = 0
+    anomalous_rows: int | None = None
     abnormal_rows: int | None = None
     precision: float | None = None
     recall: float | None = None
     f1: float | None = None
     far: float | None = None
     mar: float | None = None
-    ranges_labelled: int = 0
-    ranges_found: int = 0
-    ranges_false: int = 0
+    ranges_labelled: int | None = None
+    ranges_found: int | None = None
+    ranges_false: int | None = None
     mean_lead_share: float | None = None
     auc: float | None = None
     average_precision: float | None = None
@@ -114,7 +115,8 @@ def score_for_judging(model: Path, judging: Judging) -> Judged:
     table = label(
         read_for(session.card, judging.data, time_column=judging.time_column), judging.labels, judging.label_column
     )
-    scores = score_table(session, table, unit_column=judging.unit_column)
+    stream = read_stream(session.card, model)
+    scores = score_table(session, table, unit_column=judging.unit_column, stream=stream)
     if judging.rows:
         first, last = parse_rows(judging.rows, len(table))
         scores = scores.since(first, last)
@@ -200,9 +202,9 @@ def _range_figures(figures: Figures, judged: Judged) -> Figures:
     return msgspec.structs.replace(
         figures,
         anomalous_rows=int(alarm.sum()),
-        ranges_labelled=len(events),
-        ranges_found=sum(event.found for event in events),
-        ranges_false=sum(alarmed.false for alarmed in alarms),
+        ranges_labelled=None if abnormal is None else len(events),
+        ranges_found=None if abnormal is None else sum(event.found for event in events),
+        ranges_false=None if abnormal is None else sum(alarmed.false for alarmed in alarms),
         mean_lead_share=float(np.mean(leads)) if leads else None,
         events=events,
         alarms=alarms,
