@@ -6,6 +6,7 @@ from a web page (it has an Origin) or was looked up under a foreign name (DNS re
 """
 
 import ipaddress
+from functools import lru_cache
 
 from wheeltapper.clock import Clock
 from wheeltapper.errors import SettingsError
@@ -37,7 +38,7 @@ class Guard:
         Raises:
             ServiceError: with AWS's code for what is wrong with the signature.
         """
-        if not self._loopback or self._keys.all():
+        if not self._loopback or self._keys.any():
             return self._keys.name(verify(request, service, self._keys.secret, self._clock))
         for name, value in request.headers:
             if name == b"origin" or (name == b"host" and not is_loopback(_host_of(value.decode("latin-1")))):
@@ -47,6 +48,7 @@ class Guard:
         return ""
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """
     >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("localhost"), is_loopback("0.0.0.0")

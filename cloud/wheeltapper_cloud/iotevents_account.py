@@ -63,7 +63,7 @@ class Account:
             names = {key[:2] for key in wanted}
             for kind, name, _ in in_force:
                 if (kind, name) not in names:
-                    self.judge.withdraw(name)
+                    self.judge.withdraw(name, kind=kind)
             for key, found in wanted.items():
                 if key not in in_force:
                     self.judge.deploy(_deployment(found))
@@ -131,7 +131,7 @@ class Account:
     def retire(self, kind: Kind, name: str, by: str) -> None:
         """Forget a model, its versions and its detectors."""
         self.store.remove(kind, name, self.arn(kind, name))
-        self.judge.withdraw(name, by=by)
+        self.judge.withdraw(name, kind=_judge_kind(kind), by=by)
 
 
 TITLES = {"input": "Input", "detectorModel": "DetectorModel", "alarmModel": "AlarmModel"}

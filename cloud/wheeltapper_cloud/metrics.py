@@ -41,12 +41,17 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
+        self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self.registry.register(_JudgeCollector(statistics))
 
     def answered(self, operation: str, status: int, seconds: float) -> None:
         """Count one answer; ``operation`` is one of the service models' or ``unknown``."""
-        self._requests.labels(operation, str(status)).inc()
-        self._seconds.labels(operation).observe(seconds)
+        if (operation, status) not in self._children:
+            children = (self._requests.labels(operation, str(status)), self._seconds.labels(operation))
+            self._children[operation, status] = children
+        count, time = self._children[operation, status]
+        count.inc()
+        time.observe(seconds)
 
     def text(self) -> bytes:
         """All of it, in Prometheus' format."""

@@ -13,7 +13,7 @@ import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from wheeltapper.errors import WheeltapperError
 from wheeltapper.judge import ActionRecord, AlarmOperation, AlarmRecord, Judge
@@ -78,7 +78,7 @@ class OperationsApi:
         self._judge = judge
         self._guard = guard
 
-    def routes(self) -> list[BaseRoute]:
+    def routes(self) -> list[Route]:
         """For the server to serve before AWS's operations."""
         table: list[tuple[str, str, Answer]] = [
             ("GET", "/wheeltapper/alarms", self.alarms),

@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from wheeltapper import topics
 from wheeltapper.clock import Clock, SystemClock
@@ -107,7 +107,7 @@ class Companion:
             self._transport.start()
         self._health.start()
 
-    def application(self) -> Starlette:
+    def application(self) -> ASGIApp:
         """What the port serves."""
         return application(self._endpoint, self._metrics, self.why_not_ready, self._operators.routes())
 
@@ -180,6 +180,7 @@ def http_server(companion: Companion, settings: CloudSettings) -> uvicorn.Server
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             backlog=_BACKLOG,
             timeout_graceful_shutdown=_SHUTDOWN_S,
             ssl_certfile=settings.server.certificate or None,

@@ -8,6 +8,7 @@ senders can wait for one group commit. Beside the operations there are ``/health
 import asyncio
 import functools
 import inspect
+import itertools
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,8 @@ from typing import Any, cast
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.types import Receive, Scope, Send
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wheeltapper.clock import Clock
 from wheeltapper_cloud.guard import Guard
@@ -51,13 +52,15 @@ class Endpoint:
         self._metrics = metrics
         self._clock = clock
         self._body_limit = body_limit
+        self._process_id = str(uuid.uuid4())[:24].encode()
+        self._numbers = itertools.count(1)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="operation")
         self._answers = {name: self._awaitable(handler) for name, handler in handlers.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = self._clock.monotonic()
         name = "unknown"
-        headers = [(b"x-amzn-requestid", str(uuid.uuid4()).encode()), (b"content-type", b"application/json")]
+        headers = [(b"x-amzn-requestid", self._request_id()), (b"content-type", b"application/json")]
         try:
             body = await self._body(scope, receive)
             operation, labels = self._find(scope)
@@ -75,6 +78,10 @@ class Endpoint:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
         self._metrics.answered(name, status, self._clock.monotonic() - began)
+
+    def _request_id(self) -> bytes:
+        """In the form of a UUID: a random beginning for this process, then a count."""
+        return b"%b%012x" % (self._process_id, next(self._numbers) & 0xFFFFFFFFFFFF)
 
     def _find(self, scope: Scope) -> tuple[Operation, dict[str, str]]:
         found = self._operations.find(scope["method"], _raw_path(scope))
@@ -123,9 +130,7 @@ class Endpoint:
         return await asyncio.get_running_loop().run_in_executor(self._threads, handler, call)
 
 
-def application(
-    endpoint: Endpoint, metrics: Metrics, ready: Callable[[], str], more: Sequence[BaseRoute] = ()
-) -> Starlette:
+def application(endpoint: Endpoint, metrics: Metrics, ready: Callable[[], str], more: Sequence[Route] = ()) -> ASGIApp:
     """
     The whole of what one port serves.
 
@@ -133,7 +138,7 @@ def application(
         endpoint: answers the operations.
         metrics: answers Prometheus.
         ready: why work cannot be taken now; empty when it can.
-        more: further routes for people, such as a console's.
+        more: further routes for people; no operation may begin as they do.
     """
 
     def live(request: Request) -> Response:
@@ -146,8 +151,20 @@ def application(
     def scrape(request: Request) -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
-    routes = [Route("/health/live", live), Route("/health/ready", readiness), Route("/metrics", scrape)]
-    return Starlette(routes=[*routes, *more, Mount("/", endpoint)])
+    routes = [Route("/health/live", live), Route("/health/ready", readiness), Route("/metrics", scrape), *more]
+    beginnings = frozenset(_beginning(route.path) for route in routes)
+    for_people = Starlette(routes=routes)
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        chosen = for_people if _beginning(scope["path"]) in beginnings else endpoint
+        await chosen(scope, receive, send)
+
+    return serve
+
+
+def _beginning(path: str) -> str:
+    """The first segment of a path."""
+    return path[1:].partition("/")[0]
 
 
 def _raw_path(scope: Scope) -> str:

@@ -137,6 +137,19 @@ def test_the_judge_catches_up_with_a_store_that_went_ahead(tmp_path):
     assert in_force == ["kept"]
 
 
+def test_a_model_that_is_deleted_is_out_of_force(tmp_path):
+    rule = {"simpleRule": {"inputProperty": "$input.In.v", "comparisonOperator": "GREATER", "threshold": "1"}}
+    with serving(tmp_path) as cloud:
+        create_input(cloud)
+        create_model(cloud)
+        cloud.call("POST", "/alarm-models", {"alarmModelName": "a", "roleArn": ROLE, "alarmRule": rule})
+        deleted = [cloud.call("DELETE", uri)[0] for uri in ("/detector-models/m", "/alarm-models/a", "/inputs/In")]
+        in_force = cloud.companion.judge.deployments()
+
+    assert deleted == [204, 204, 200]
+    assert in_force == []
+
+
 def test_an_update_resets_the_detectors(tmp_path):
     with serving(tmp_path) as cloud:
         create_input(cloud)

@@ -1,0 +1,174 @@
+"""Requests that no client would send, and nearly right ones, for fuzzing the cloud companion over a socket."""
+
+import base64
+import http.client
+import json
+import random
+import socket
+from typing import Any
+from urllib.parse import quote
+
+from wheeltapper_cloud.wire import load_model
+
+WORDS = (
+    "", "a", "In", "m", "am", "k", "A", "B", "e", "$input.In.v > 1", "$variable.x + 1", "timeout('t')", "true", "1", "-1",
+    "x" * 129, "\u0000", "\ud7ff", "é", "'", '"${', "((((", "arn:aws:iotevents:us-east-1:123456789012:input/In", "9" * 40,
+    "currentInput('In')", "../..", "%", "%2F", "null", "GREATER", "BATCH", "JSON", "STRING", "\n", "In.In", "`a b`",
+)  # fmt: skip
+# What is likely right for a shape, so that many requests get past the first check.
+LIKELY: dict[str, tuple[str, ...]] = {
+    "InputName": ("In", "In2"),
+    "EphemeralInputName": ("In", "In2", "Nope"),
+    "DetectorModelName": ("m", "m2", "m3"),
+    "AlarmModelName": ("am", "am2", "m"),
+    "StateName": ("A", "B"),
+    "KeyValue": ("k", "1", "a:b"),
+    "AttributeJsonPath": ("id", "v", "p.q", "`a b`.c"),
+    "Condition": (
+        "$input.In.v > 1",
+        "true",
+        "timeout('t')",
+        "$variable.x > 1 && currentInput('In')",
+        "$input.In2.id == 'k'",
+    ),
+    "VariableName": ("x", "y"),
+    "VariableValue": ("1", "30.5", "'text'", "$variable.x + 1", "$input.In.v", "false"),
+    "TimerName": ("t", "u"),
+    "InputProperty": ("$input.In.v", "$input.In2.v"),
+    "Threshold": ("1", "$input.In.v"),
+    "ContentExpression": ("'${$input.In.v}'", "'{}'"),
+    "AmazonResourceName": ("arn:aws:iotevents:us-east-1:123456789012:input/In", "arn:aws:iam::123456789012:role/r"),
+}
+JUNK: tuple[Any, ...] = (None, True, False, 0, 1, -1, 2**31, 2**63, 2**80, 1.5, -0.0, 1e308, [], {}, [[]], {"": None})
+HEADERS = (
+    "authorization",
+    "x-amz-date",
+    "x-amz-content-sha256",
+    "content-type",
+    "accept",
+    "x-wheeltapper-migrate",
+    "expect",
+)
+_MODELS = [load_model(name) for name in ("iotevents", "iotevents-data")]
+_OPERATIONS = [(model, operation) for model in _MODELS for operation in model["operations"].values()]
+
+
+class Fuzzer:
+    """Makes requests from a seed; the same seed makes the same requests."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def request(self) -> tuple[str, str, bytes, dict[str, str]]:
+        """Method, URI, body and headers."""
+        pick = self._random
+        model, operation = pick.choice(_OPERATIONS)
+        shape = model["shapes"][operation["input"]["shape"]]
+        uri, query, body = operation["http"]["requestUri"], [], {}
+        for name, place in shape["members"].items():
+            if pick.random() < 0.1 and place.get("location") != "uri":
+                continue
+            value = self._value(model["shapes"], place["shape"])
+            if place.get("location") == "uri" and isinstance(value, str):
+                uri = uri.replace("{" + place["locationName"] + "}", quote(value, safe="") or "x")
+            elif place.get("location") == "querystring":
+                query.append(f"{place['locationName']}={quote(value if isinstance(value, str) else json.dumps(value))}")
+            else:
+                body[name] = value
+        if query:
+            uri += "?" + "&".join(query)
+        method = (
+            operation["http"]["method"] if pick.random() < 0.97 else pick.choice(("PATCH", "HEAD", "OPTIONS", "DELETE"))
+        )
+        return method, uri, self._bytes(body), self._headers()
+
+    def _value(self, shapes: dict[str, Any], name: str) -> Any:
+        pick, shape = self._random, shapes[name]
+        if pick.random() < 0.01:
+            return pick.choice(JUNK)
+        kind = shape["type"]
+        if kind == "structure":
+            required = shape.get("required", [])
+            kept = [name for name in shape["members"] if pick.random() < (0.97 if name in required else 0.35)]
+            return {name: self._value(shapes, shape["members"][name]["shape"]) for name in kept}
+        if kind == "list":
+            count = pick.choice((0, 1, 1, 1, 2, 2, 12)) if shape.get("min", 0) == 0 else pick.choice((1, 1, 2, 2, 12))
+            return [self._value(shapes, shape["member"]["shape"]) for _ in range(count)]
+        if kind in ("integer", "long"):
+            return pick.choice((0, 1, 60, 250, 251, -1, 2**31 - 1, 2**40))
+        if kind == "boolean":
+            return pick.random() < 0.5
+        if kind == "blob":
+            return base64.b64encode(self._payload()).decode() if pick.random() < 0.9 else self._text()
+        if "enum" in shape and pick.random() < 0.9:
+            return pick.choice(shape["enum"])
+        if name in LIKELY and pick.random() < 0.95:
+            return pick.choice(LIKELY[name])
+        if shape.get("pattern", "").startswith("^[a-zA-Z0-9") and pick.random() < 0.9:
+            return f"id-{pick.randrange(10**6)}"
+        return self._text()
+
+    def _payload(self) -> bytes:
+        pick = self._random
+        if pick.random() < 0.2:
+            return pick.randbytes(pick.randrange(40))
+        key = pick.choice(("k", 1, self._text()))
+        return json.dumps({"id": key, "v": pick.choice((*JUNK, 2, 3.5)), self._text(): [{"a": self._text()}]}).encode()
+
+    def _text(self) -> str:
+        return self._random.choice(WORDS)
+
+    def _bytes(self, body: dict[str, Any]) -> bytes:
+        pick = self._random
+        text = json.dumps(body).encode()
+        if pick.random() < 0.9 or not text:
+            return text
+        cut = bytearray(text[: pick.randrange(len(text) + 1)])
+        for _ in range(pick.randrange(4)):
+            if cut:
+                cut[pick.randrange(len(cut))] = pick.randrange(256)
+        return bytes(cut)
+
+    def _headers(self) -> dict[str, str]:
+        pick = self._random
+        if pick.random() < 0.7:
+            return {}
+        printable = "".join(chr(pick.randrange(32, 127)) for _ in range(pick.randrange(60))).strip()
+        return {name: printable for name in pick.sample(HEADERS, 2) if name != "expect"}
+
+    def garbage(self) -> bytes:
+        """Bytes that are hardly HTTP."""
+        pick = self._random
+        start = pick.choice(
+            (b"", b"GET / HTTP/1.1\r\n", b"POST /inputs HTTP/1.1\r\nHost: localhost\r\nContent-Length: ")
+        )
+        return start + pick.randbytes(pick.randrange(200)) + pick.choice((b"", b"\r\n\r\n"))
+
+
+def throw(port: int, rounds: int, seed: int) -> dict[int, int]:
+    """
+    Send so many requests, a few of them garbage; gives how often each status was answered.
+
+    Raises:
+        AssertionError: a status of 500, or no answer.
+    """
+    fuzzer, statuses = Fuzzer(seed), dict[int, int]()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    for number in range(rounds):
+        if number % 50 == 49:
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as caller:
+                caller.sendall(fuzzer.garbage())
+            continue
+        method, uri, body, headers = fuzzer.request()
+        try:
+            connection.request(method, uri, body, headers)
+            response = connection.getresponse()
+        except (http.client.RemoteDisconnected, ConnectionError, BrokenPipeError):
+            connection.close()  # the server hung up, as it may after a bad request; a new connection must work
+            connection.connect()
+            continue
+        text = response.read()
+        assert response.status != 500, (method, uri, body, text)
+        statuses[response.status] = statuses.get(response.status, 0) + 1
+    connection.close()
+    return statuses
