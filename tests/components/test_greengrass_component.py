@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from wheeltapper_components.component import Component
 
+from tests.components.detector_models import hot_motor
 from tests.components.nucleus import Nucleus, Profile
 from tests.components.small_models import write_small_model
 from wheeltapper.clock import SystemClock
@@ -272,6 +273,41 @@ def test_an_operator_in_the_cloud_gets_an_answer(bench: Bench) -> None:
     assert bench.wait(lambda: len(replies()) == 1)
     assert replies()[0]["status"] == "done"
     assert replies()[0]["request_id"] == "r1"
+
+
+def test_an_alarm_rings_locally_while_the_link_is_away_and_in_the_cloud_afterwards(bench: Bench) -> None:
+    (bench.artifacts / "hot.json").write_text(json.dumps(hot_motor()))
+    detectors = bench.start("detector", "detectors", detectors={"models": ["hot.json"]})
+    states = bench.nucleus.components["com.wheeltapper.Detectors"].states
+    assert bench.wait(lambda: states == ["RUNNING"])
+    bench.nucleus.broker_away = True
+
+    for number, anomaly in enumerate((0, 1, 1)):
+        message = {"message_id": f"p{number}", "thing": "motor-1", "anomaly": anomaly}
+        bench.nucleus.publish_local("wt/motor-1/prediction", json.dumps(message).encode())
+
+    def alarms(heard: list[tuple[str, bytes]]) -> list[dict[str, Any]]:
+        return [json.loads(payload) for topic, payload in list(heard) if topic == "wt/motor-1/alarm"]
+
+    assert bench.wait(lambda: len(alarms(bench.nucleus.local)) == 1)
+    assert alarms(bench.nucleus.core) == []
+    bench.nucleus.broker_away = False
+    assert bench.wait(lambda: len(alarms(bench.nucleus.core)) >= 1)
+    assert alarms(bench.nucleus.core)[0] == alarms(bench.nucleus.local)[0]
+    assert detectors.service is not None
+
+
+def test_a_definition_that_is_not_valid_is_told_and_waited_out(bench: Bench) -> None:
+    (bench.artifacts / "hot.json").write_text("{}")
+    bench.start("detector", "detectors", detectors={"models": ["hot.json"]})
+    states = bench.nucleus.components["com.wheeltapper.Detectors"].states
+    assert bench.wait(lambda: states == ["ERRORED"])
+
+    (bench.artifacts / "good.json").write_text(json.dumps(hot_motor()))
+    bench.nucleus.configure("com.wheeltapper.Detectors", {"detectors": {"models": ["good.json"]}})
+
+    assert bench.wait(lambda: states == ["ERRORED", "RUNNING"])
+    assert bench.statuses == []
 
 
 def test_a_topic_that_the_recipe_does_not_allow_is_refused(bench: Bench) -> None:

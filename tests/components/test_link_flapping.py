@@ -3,47 +3,18 @@
 import json
 import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 from wheeltapper_components.detectors import Detectors
 from wheeltapper_components.settings import DetectorSettings, OrderSettings
 
+from tests.components.detector_models import hot_motor
 from tests.components.memory_gateway import MemoryGateway, memory_links
 from tests.components.small_models import write_small_model
 from wheeltapper.clock import ManualClock
 
 STEP_S = 10
 PER_STEP = 10
-
-
-def hot_motor() -> dict[str, Any]:
-    """An alarm while the model says anomaly."""
-
-    def state(name: str, condition: str, to: str, actions: list[Any]) -> dict[str, Any]:
-        return {
-            "stateName": name,
-            "onInput": {
-                "events": [],
-                "transitionEvents": [{"eventName": f"to_{to}", "condition": condition, "actions": [], "nextState": to}],
-            },
-            "onEnter": {"events": [{"eventName": "enter", "condition": "true", "actions": actions}] if actions else []},
-            "onExit": {"events": []},
-        }
-
-    ring = [{"iotTopicPublish": {"mqttTopic": "'wt/motor-1/notification'"}}]
-    return {
-        "detectorModelName": "hot_motor",
-        "key": "thing",
-        "evaluationMethod": "SERIAL",
-        "detectorModelDefinition": {
-            "initialStateName": "Well",
-            "states": [
-                state("Well", "$input.Prediction.anomaly == 1", "Hot", []),
-                state("Hot", "$input.Prediction.anomaly == 0", "Well", ring),
-            ],
-        },
-    }
 
 
 class EdgeDetectors:
