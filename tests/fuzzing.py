@@ -40,6 +40,26 @@ LIKELY: dict[str, tuple[str, ...]] = {
     "AmazonResourceName": ("arn:aws:iotevents:us-east-1:123456789012:input/In", "arn:aws:iam::123456789012:role/r"),
 }
 JUNK: tuple[Any, ...] = (None, True, False, 0, 1, -1, 2**31, 2**63, 2**80, 1.5, -0.0, 1e308, [], {}, [[]], {"": None})
+_EVENT = {
+    "eventName": "e",
+    "condition": "$input.In.v > 1",
+    "actions": [{"setTimer": {"timerName": "t", "seconds": 60}}],
+}
+_GO = {"eventName": "go", "condition": "$input.In.v > 2 || timeout('t')", "nextState": "B"}
+_MODEL = {
+    "initialStateName": "A",
+    "states": [{"stateName": "A", "onInput": {"events": [_EVENT], "transitionEvents": [_GO]}}, {"stateName": "B"}],
+}
+_RULE = {"simpleRule": {"inputProperty": "$input.In.v", "comparisonOperator": "GREATER", "threshold": "1"}}
+_ENABLED = {"initializationConfiguration": {"disabledOnInitialization": False}, "acknowledgeFlow": {"enabled": True}}
+_ALARM = {"roleArn": "r", "alarmRule": _RULE, "alarmCapabilities": _ENABLED, "key": "id"}
+# Requests that succeed, sent now and then so that the odd ones find something to work on.
+SOUND: tuple[tuple[str, dict[str, Any]], ...] = (
+    *(("/inputs", {"inputName": n, "inputDefinition": {"attributes": [{"jsonPath": "v"}]}}) for n in ("In", "In2")),
+    ("/detector-models", {"detectorModelName": "m", "roleArn": "r", "key": "id", "detectorModelDefinition": _MODEL}),
+    ("/detector-models", {"detectorModelName": "m2", "roleArn": "r", "detectorModelDefinition": _MODEL}),
+    *(("/alarm-models", {"alarmModelName": name, **_ALARM}) for name in ("am", "am2")),
+)
 HEADERS = (
     "authorization",
     "x-amz-date",
@@ -66,7 +86,8 @@ class Fuzzer:
         shape = model["shapes"][operation["input"]["shape"]]
         uri, query, body = operation["http"]["requestUri"], [], {}
         for name, place in shape["members"].items():
-            if pick.random() < 0.1 and place.get("location") != "uri":
+            wanted = 0.97 if name in shape.get("required", []) else 0.3
+            if pick.random() > wanted and place.get("location") != "uri":
                 continue
             value = self._value(model["shapes"], place["shape"])
             if place.get("location") == "uri" and isinstance(value, str):
@@ -95,7 +116,7 @@ class Fuzzer:
             count = pick.choice((0, 1, 1, 1, 2, 2, 12)) if shape.get("min", 0) == 0 else pick.choice((1, 1, 2, 2, 12))
             return [self._value(shapes, shape["member"]["shape"]) for _ in range(count)]
         if kind in ("integer", "long"):
-            return pick.choice((0, 1, 60, 250, 251, -1, 2**31 - 1, 2**40))
+            return pick.choice((0, 1, 1, 60, 60, 250, 251, -1, 2**31 - 1, 2**40))
         if kind == "boolean":
             return pick.random() < 0.5
         if kind == "blob":
@@ -155,11 +176,19 @@ def throw(port: int, rounds: int, seed: int) -> dict[int, int]:
     fuzzer, statuses = Fuzzer(seed), dict[int, int]()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     for number in range(rounds):
+        if number % 200 == 0:
+            for uri, sound in SOUND:
+                connection.request("POST", uri, json.dumps(sound))
+                response = connection.getresponse()
+                assert response.status in (200, 201, 409), (uri, response.read())
+                response.read()
         if number % 50 == 49:
             with socket.create_connection(("127.0.0.1", port), timeout=60) as caller:
                 caller.sendall(fuzzer.garbage())
             continue
         method, uri, body, headers = fuzzer.request()
+        if method == "DELETE" and number % 10:
+            continue
         try:
             connection.request(method, uri, body, headers)
             response = connection.getresponse()
