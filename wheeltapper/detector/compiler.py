@@ -43,7 +43,19 @@ _CACHE_SIZE = 256
 _HELPERS: dict[str, Any] = {
     name: getattr(values, name)
     for name in (
-        *("add", "bit_and", "bit_not", "bit_or", "bit_xor", "contains", "convert", "ends_with", "equal", "greater"),
+        *(
+            "add",
+            "bit_and",
+            "bit_not",
+            "bit_or",
+            "bit_xor",
+            "both",
+            "contains",
+            "convert",
+            "ends_with",
+            "equal",
+            "greater",
+        ),
         *("greater_or_equal", "invert", "join", "less", "less_or_equal", "multiply", "negate", "not_equal"),
         *("starts_with", "subtract"),
     )

@@ -20,8 +20,9 @@ from msgspec import Struct
 from wheeltapper.errors import DefinitionError
 
 MAX_LENGTH = 65_536
-MAX_DEPTH = 200
-MAX_NESTING = 100
+# Trees are walked by recursion; these keep it within Python's bounds wherever the engine is called from.
+MAX_DEPTH = 150
+MAX_NESTING = 80
 INTEGER_MAX = 2**63 - 1
 
 Root: TypeAlias = OneOf["input", "variable", "sitewise"]

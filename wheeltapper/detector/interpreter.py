@@ -44,6 +44,7 @@ from wheeltapper.detector.values import (
     UNARY,
     UNDEFINED,
     Operand,
+    both,
     divider,
     follow,
     is_absent,
@@ -83,8 +84,9 @@ def _evaluate(tree: Expression, scope: Scope) -> Operand:
             return join([part if isinstance(part, str) else evaluate(part, scope) for part in parts])
         case Unary(operator, operand):
             return UNARY[operator](evaluate(operand, scope))
-        case Binary("&&"):
-            return _and(tree, scope)
+        case Binary("&&", left, right):
+            first = evaluate(left, scope)
+            return False if first is False else both(first, evaluate(right, scope))
         case Binary("||"):
             return evaluate(tree.left, scope) is True or evaluate(tree.right, scope) is True
         case Binary(operator, left, right):
@@ -92,16 +94,6 @@ def _evaluate(tree: Expression, scope: Scope) -> Operand:
             return function(evaluate(left, scope), evaluate(right, scope))
         case Call(function, arguments):
             return _call(function, [evaluate(argument, scope) for argument in arguments], scope)
-
-
-def _and(tree: Binary, scope: Scope) -> Operand:
-    left = evaluate(tree.left, scope)
-    if left is False:
-        return False
-    right = evaluate(tree.right, scope)
-    if right is False:
-        return False
-    return True if left is True and right is True else UNDEFINED
 
 
 def _call(function: str, arguments: list[Operand], scope: Scope) -> Operand:

@@ -358,6 +358,8 @@ def without_nulls(value: Any) -> Any:
 def _decode(source: dict[str, Any] | bytes) -> dict[str, Any]:
     if isinstance(source, dict):
         return source
+    if not isinstance(source, bytes):
+        raise DefinitionError(f"a model is a JSON object, not {type(source).__name__}")
     try:
         return msgspec.json.decode(source, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -376,6 +378,8 @@ def _convert(value: Any, shape: type[_Shape], path: str) -> _Shape:
             what = what[: where.start()]
         what = what[:1].lower() + what[1:]
         raise DefinitionError(what, path=path.removeprefix("detectorModelDefinition.")) from error
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise DefinitionError(f"not JSON: {error}", path=path) from error
 
 
 def _read_state(state: _State, path: str) -> State:

@@ -558,4 +558,8 @@ def _timers_of(states: tuple[StatePlan, ...], trees: list[Expression]) -> tuple[
 def _hash_of(name: str, source: dict[str, Any], *members: str) -> str:
     """Independent of the order of members and of anything that does not decide what happens."""
     chosen = [name, *(source.get(member) for member in members)]
-    return hashlib.sha256(msgspec.json.encode(chosen, order="deterministic")).hexdigest()
+    try:
+        text = msgspec.json.encode(chosen, order="deterministic")
+    except (UnicodeEncodeError, OverflowError, RecursionError, TypeError) as error:
+        raise DefinitionError(f"the definition cannot be written as JSON: {error}") from error
+    return hashlib.sha256(text).hexdigest()

@@ -183,12 +183,8 @@ class Translator:
             case Binary("||"):
                 return self._truth(tree)
             case Binary("&&", left, right):
-                first, second = self._temporary(), self._temporary()
-                return (
-                    f"(False if ({first} := {self._value(left)}) is False else False"
-                    f" if ({second} := {self._value(right)}) is False"
-                    f" else True if {first} is True and {second} is True else U)"
-                )
+                first = self._temporary()
+                return f"(False if ({first} := {self._value(left)}) is False else both({first}, {self._value(right)}))"
             case Binary(operator, left, right):
                 return f"{BINARY_NAMES[operator]}({self._value(left)}, {self._value(right)})"
             case Call("isNull" | "isUndefined", (Literal(),)):

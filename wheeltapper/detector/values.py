@@ -184,6 +184,18 @@ def invert(operand: Operand) -> Operand:
     return not operand if type(operand) is bool else UNDEFINED
 
 
+def both(left: Operand, right: Operand) -> Operand:
+    """
+    ``&&``: false if either is false, else undefined unless both are true.
+
+    >>> both(True, True), both(UNDEFINED, False), both(UNDEFINED, True), both(5, True)
+    (True, False, UNDEFINED, UNDEFINED)
+    """
+    if left is False or right is False:
+        return False
+    return True if left is True and right is True else UNDEFINED
+
+
 def starts_with(text: Operand, part: Operand) -> Operand:
     return text.startswith(part) if type(text) is str and type(part) is str else UNDEFINED
 
