@@ -87,7 +87,11 @@ class Detectors:
         self._thread: threading.Thread | None = None
         self._unkept: deque[tuple[str, Delivery]] = deque()
         self._malformed = 0
-        judge = JudgeSettings(state_topic=settings.topics.state, alarm_topic=settings.topics.alarm)
+        judge = JudgeSettings(
+            state_topic=settings.topics.state,
+            alarm_topic=settings.topics.alarm,
+            synchronous="FULL" if settings.store.flush else "NORMAL",
+        )
         self._delivery = ActionDelivery(self._route, clock, report=self._report)
         self.judge = Judge(settings.data_dir / PROCESS, clock, judge, on_actions=self._delivery.take)
         self._delivery.attach(self.judge)

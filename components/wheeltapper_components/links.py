@@ -62,6 +62,7 @@ class Link:
             max_bytes=store.max_bytes,
             max_age_s=store.max_age_s,
             full="drop_oldest",
+            flush=store.flush,
             clock=clock,
         )
         self.sender = Sender(self.outbox, transport, window=window, clock=clock)

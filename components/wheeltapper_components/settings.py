@@ -121,10 +121,17 @@ class WatchSettings(Section, frozen=True):
 
 
 class StoreSettings(Section, frozen=True):
-    """Bounds of what waits for the link."""
+    """
+    Bounds of what waits for the link.
+
+    Args:
+        max_bytes, max_age_s: beyond either, the oldest messages are dropped and counted.
+        flush: False trades the last moments before a power cut, not before a process's death, for a sparing disk.
+    """
 
     max_bytes: AtLeastOne = 256 << 20
     max_age_s: Positive = 7 * 24 * 3600.0
+    flush: bool = True
 
 
 class TriggerSettings(Section, frozen=True):

@@ -25,6 +25,7 @@ class MemoryGateway:
         self.device = self.local.transport()
         self.device.start()
         self.folder = folder
+        settings.setdefault("store", StoreSettings(flush=False))
         settings.setdefault("models", [ModelSettings(things=["motor-*"], folder=folder / "model")])
         self.settings = GatewaySettings(data_dir=folder / "data", **settings)
         self._local_client = self.local.transport()
@@ -78,6 +79,6 @@ def memory_links(
     settings: GatewaySettings, clock: ManualClock, local: Any, cloud: Any, folder: Path, process: str = "inference"
 ) -> Links:
     """Two links whose outboxes lie in the folder; neither is started."""
-    store = StoreSettings(max_age_s=settings.store.max_age_s, max_bytes=settings.store.max_bytes)
+    store = settings.store
     lies = folder / "data" / process
     return Links([Link("local", local, lies, store, clock), Link("cloud", cloud, lies, store, clock, reads=False)])
