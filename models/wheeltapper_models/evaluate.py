@@ -6,7 +6,6 @@ beside them: where most rows are abnormal, "always alarm" scores well.
 """
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,6 +15,7 @@ from wheeltapper.errors import DataError
 from wheeltapper_models.data import Table
 from wheeltapper_models.forest_score import read_stream
 from wheeltapper_models.ranges import ranges_of
+from wheeltapper_models.ranking import area_under_curve, average_precision
 from wheeltapper_models.score import Scores, read_for, score_table
 from wheeltapper_models.session import Session
 from wheeltapper_models.train import label, parse_rows
@@ -144,34 +144,6 @@ def judge(judged: Judged) -> Judged:
             figures = _row_figures(figures, judged.abnormal, judged.scores)
         figures = _range_figures(figures, judged)
     return msgspec.structs.replace(judged, figures=figures)
-
-
-def area_under_curve(abnormal: Mask, score: NDArray[np.floating[Any]]) -> float | None:
-    """
-    The chance that an abnormal row scores above a normal one; None where either is missing.
-
-    >>> area_under_curve(np.array([False, True]), np.array([0.1, 0.9]))
-    1.0
-    """
-    positive, negative = int(abnormal.sum()), int((~abnormal).sum())
-    if not positive or not negative:
-        return None
-    _, rank, count = np.unique(score, return_inverse=True, return_counts=True)
-    middle = np.cumsum(count) - (count - 1) / 2
-    total = float(middle[rank][abnormal].sum())
-    return (total - positive * (positive + 1) / 2) / (positive * negative)
-
-
-def average_precision(abnormal: Mask, score: NDArray[np.floating[Any]]) -> float | None:
-    """The mean precision at each abnormal row, going down the scores; None without abnormal rows."""
-    if not abnormal.any():
-        return None
-    order = np.argsort(-score, kind="stable")
-    hits = np.cumsum(abnormal[order])
-    last = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)  # equal scores are one step
-    recall = hits[last] / hits[-1]
-    precision = hits[last] / (last + 1)
-    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
 
 def _row_figures(figures: Figures, abnormal: Mask, scores: Scores) -> Figures:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wheeltapper_models.data import Table
-from wheeltapper_models.evaluate import area_under_curve
+from wheeltapper_models.ranking import area_under_curve
 
 FEW_VALUES = 10
 FEW_ROWS = 5

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from wheeltapper.errors import DataError
 from wheeltapper_models.calibration import Mask, Platt, brier_score, calibration_error, fit_platt, log_loss
-from wheeltapper_models.evaluate import area_under_curve, average_precision
 from wheeltapper_models.export import Graph
 from wheeltapper_models.failure_features import Singles
+from wheeltapper_models.ranking import area_under_curve, average_precision
 from wheeltapper_models.trees import add_trees, boost
 
 Floats = NDArray[np.float64]

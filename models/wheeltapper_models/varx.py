@@ -30,12 +30,14 @@ from wheeltapper_models.export import seal
 from wheeltapper_models.grades import LOW, grade_sensors
 from wheeltapper_models.kinds import Options, Trained, settings_of
 from wheeltapper_models.provenance import period_of, training_of
+from wheeltapper_models.ranking import average_precision
 from wheeltapper_models.varx_model import Varx, damp, to_onnx
 
 Doubles = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 FEWEST_ROWS = 60
+CLEARLY = 0.05  # better, in average precision
 _FINEST_SCALE = 1e-3  # of a sensor's spread: no residual is trusted to be smaller than this
 
 
@@ -45,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Args:
         lags: past rows that speak.
-        span: rows of the moving average.
+        span: rows of the moving average; labels may choose a third or a tenth of it.
         ridge: strengths of the ridge to choose from, commas between.
         folds: blocks of training rows that are held out in turn.
         targets: the sensors that count towards the score, commas between; empty for all.
@@ -102,7 +104,7 @@ def fit(tables: Sequence[Table], options: Options) -> Trained:
         limit=model.limit,
         limit_rule=_rule(settings, excluded > 0),
         off_conditions=[str(condition) for condition in conditions],
-        settings=msgspec.to_builtins(settings),
+        settings={**msgspec.to_builtins(settings), "span": model.span},
         scores=scores,
         notes=notes,
     )
@@ -139,13 +141,15 @@ def _learn(
     whole = -weights
     whole[:sensors] += np.eye(sensors)
     whole, bias = np.where(counts, whole / scale, 0.0), np.where(counts, -bias / scale, 0.0)
-    healthy = _smooth(residual / scale, rows, settings, counts)
-    limit = limit_of(healthy, settings.span) if settings.limit is None else settings.limit
+    scaled = _Scaled(residual / scale, rows.features @ whole + bias, rows, counts)
+    span = _span_by_labels(scaled, settings.span) if rows.labelled.any() else settings.span
+    healthy = scaled.healthy(span)
+    limit = limit_of(healthy, span) if settings.limit is None else settings.limit
     if settings.limit is None and rows.labelled.any():
-        limit = _limit_by_labels(rows, rows.features @ whole + bias, healthy, settings, counts, limit)
+        limit = limit_from_labels(healthy, scaled.abnormal(span), limit)
     model = Varx(
         lags=settings.lags,
-        span=settings.span,
+        span=span,
         centre=centre,
         spread=spread,
         weights=_short(whole),
@@ -326,20 +330,40 @@ def _scale(residual: Doubles, rows: Rows, counts: Mask) -> Doubles:
     return np.where(counts & (number > 0), np.maximum(scale, _FINEST_SCALE), 1.0)
 
 
-def _smooth(residual: Doubles, rows: Rows, settings: Settings, counts: Mask) -> Doubles:
-    """Scores of normal rows from their scaled residuals, without those from which the average has yet to fill."""
-    heard = (rows.heard & ~np.isnan(residual))[rows.normal]
-    squares = damp(np.nan_to_num(residual[rows.normal]) ** 2)
-    scores: Doubles = moving_average(squares, settings.span, heard)[:, counts].mean(axis=1)
-    fill = min(int(settings.span), len(scores) // 2)
-    return np.maximum(scores[fill:], 1e-12)
+class _Scaled(NamedTuple):
+    """Scaled residuals of training rows: held out from the fit for ``healthy``, as the model gives them for ``abnormal``."""
+
+    held_out: Doubles
+    fitted: Doubles
+    rows: Rows
+    counts: Mask
+
+    def healthy(self, span: float) -> Doubles:
+        """Scores of normal rows, without those from which the average has yet to fill."""
+        normal = self.rows.normal
+        heard = (self.rows.heard & ~np.isnan(self.held_out))[normal]
+        squares = damp(np.nan_to_num(self.held_out[normal]) ** 2)
+        scores: Doubles = moving_average(squares, span, heard)[:, self.counts].mean(axis=1)
+        fill = min(int(span), len(scores) // 2)
+        return np.maximum(scores[fill:], 1e-12)
+
+    def abnormal(self, span: float) -> Doubles:
+        """Scores of labelled rows."""
+        average = moving_average(damp(self.fitted**2), span, self.rows.heard)
+        scores: Doubles = average[:, self.counts].mean(axis=1)[self.rows.labelled]
+        return scores
 
 
-def _limit_by_labels(
-    rows: Rows, residual: Doubles, healthy: Doubles, settings: Settings, counts: Mask, limit: float
-) -> float:
-    scores = moving_average(damp(residual**2), settings.span, rows.heard)[:, counts].mean(axis=1)
-    return limit_from_labels(healthy, scores[rows.labelled], limit)
+def _span_by_labels(scaled: _Scaled, span: float) -> float:
+    """The span that ranks labelled rows best; a shorter one must be clearly better, since it is noisier."""
+    best, quality = span, -1.0
+    for candidate in (span, max(span / 3, 1.0), max(span / 10, 1.0)):
+        healthy, abnormal = scaled.healthy(candidate), scaled.abnormal(candidate)
+        known = np.arange(len(healthy) + len(abnormal)) >= len(healthy)
+        precision = average_precision(known, np.concatenate([healthy, abnormal])) or 0.0
+        if precision > quality + CLEARLY:
+            best, quality = candidate, precision
+    return best
 
 
 def _rule(settings: Settings, labelled: bool) -> str:
@@ -348,7 +372,7 @@ def _rule(settings: Settings, labelled: bool) -> str:
     rule = (
         "the upper prediction bound of the held-out training scores (log-normal), at least 1.15 × the largest of them"
     )
-    return f"{rule}; moved to where it tells labelled rows from normal ones best" if labelled else rule
+    return f"{rule}; moved, with the span, to where it tells labelled rows from normal ones best" if labelled else rule
 
 
 def _test_rows(tables: Sequence[Table], model: Varx) -> Doubles:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from wheeltapper_models.card import read_card
 from wheeltapper_models.data import read_table
-from wheeltapper_models.evaluate import area_under_curve, average_precision
+from wheeltapper_models.ranking import area_under_curve, average_precision
 from wheeltapper_models.train import Request, prepare
 
 from tests.models.pumps import SENSORS, pump_values, write_csv
