@@ -168,6 +168,7 @@ def print_json(value: Any) -> None:
 
 
 def _scores(arguments: argparse.Namespace) -> "Scores":
+    from wheeltapper_models.forest_score import read_stream
     from wheeltapper_models.score import read_for, score_table
     from wheeltapper_models.session import Session
 
@@ -175,13 +176,15 @@ def _scores(arguments: argparse.Namespace) -> "Scores":
         return _scores_after_training(arguments)
     if len(arguments.paths) != 2:
         raise SettingsError("model score: give MODEL and DATA, or --train-rows N and DATA")
-    session = Session.load(model_path(arguments.paths[0]), require_card=False)
+    path = model_path(arguments.paths[0])
+    session = Session.load(path, require_card=False)
     table = read_for(session.card, arguments.paths[1], time_column=arguments.time_column)
-    return score_table(session, table, unit_column=arguments.unit_column)
+    return score_table(session, table, unit_column=arguments.unit_column, stream=read_stream(session.card, path))
 
 
 def _scores_after_training(arguments: argparse.Namespace) -> "Scores":
     from wheeltapper_models.data import read_table
+    from wheeltapper_models.forest_watch import STREAM_FILE
     from wheeltapper_models.score import read_for, score_table
     from wheeltapper_models.session import Session
     from wheeltapper_models.train import train_tables
@@ -196,7 +199,9 @@ def _scores_after_training(arguments: argparse.Namespace) -> "Scores":
     trained = train_tables(request, [table.rows(0, arguments.train_rows)])
     session = Session(trained.card, trained.model)
     again = read_for(trained.card, path, time_column=arguments.time_column)
-    return score_table(session, again, unit_column=arguments.unit_column).since(arguments.train_rows)
+    stream = trained.files.get(STREAM_FILE)
+    scores = score_table(session, again, unit_column=arguments.unit_column, stream=stream)
+    return scores.since(arguments.train_rows)
 
 
 def _judged(model: str, arguments: argparse.Namespace) -> Any:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from wheeltapper.errors import DataError
 from wheeltapper_models.card import CLOCK_INPUTS, HOUR, WEEKDAY, Card
 from wheeltapper_models.data import Table, read_table
+from wheeltapper_models.forest_score import alerts_of, stream_judge
 from wheeltapper_models.resample import resample
 from wheeltapper_models.session import Floats, Session
 
@@ -27,6 +28,7 @@ class Scores(msgspec.Struct, frozen=True):
         score: the anomaly score, probability, or the forecast of the target *at that row*; NaN where there is none.
         anomaly: 0 or 1.
         contributions: shape (T, S).
+        alert: 1 where enough anomalies followed one another; None where the kind does not say.
     """
 
     card: Card
@@ -35,12 +37,15 @@ class Scores(msgspec.Struct, frozen=True):
     score: Floats
     anomaly: NDArray[np.int64]
     contributions: Floats
+    alert: NDArray[np.int64] | None = None
 
     def since(self, row: int, until: int | None = None) -> "Scores":
         """The answers for rows from ``row`` on, up to ``until``, which is left out."""
         keep = (self.rows >= row) & (self.rows < (np.inf if until is None else until))
         time = [text for text, kept in zip(self.time, keep, strict=True) if kept]
-        return Scores(self.card, self.rows[keep], time, self.score[keep], self.anomaly[keep], self.contributions[keep])
+        alert = None if self.alert is None else self.alert[keep]
+        columns = (self.score[keep], self.anomaly[keep], self.contributions[keep])
+        return Scores(self.card, self.rows[keep], time, *columns, alert)
 
 
 def read_for(card: Card, path: str, *, time_column: str = "") -> Table:
@@ -50,13 +55,14 @@ def read_for(card: Card, path: str, *, time_column: str = "") -> Table:
     )
 
 
-def score_table(session: Session, table: Table, *, unit_column: str = "") -> Scores:
+def score_table(session: Session, table: Table, *, unit_column: str = "", stream: bytes | None = None) -> Scores:
     """
     Judge every row.
 
     Args:
         table: rows in time order, with the model's columns.
-        unit_column: rows of different units are of different machines.
+        unit_column: rows of different units are of different machines; else the column that the model was trained by.
+        stream: the state of a forest that is to go on learning as it judges.
 
     Raises:
         DataError: a column that the model reads is not there.
@@ -65,11 +71,18 @@ def score_table(session: Session, table: Table, *, unit_column: str = "") -> Sco
     rate = card.settings.get("rate", "")
     table, places = resample(table, rate) if rate else (table, np.arange(len(table)))
     rows = encode_rows(card, table)
-    score, anomaly, shares = _judge(session, rows, _units(table, unit_column))
+    units = _units(table, unit_column or _trained_by(card, table))
+    score, anomaly, shares = stream_judge(stream, rows, units) if stream else _judge(session, rows, units)
     if card.kind == "forecast":
-        score, anomaly = _at_target(score, _units(table, unit_column)), np.zeros_like(anomaly)
+        score, anomaly = _at_target(score, units), np.zeros_like(anomaly)
+    alert = alerts_of(anomaly, units, int(card.settings.get("run", 1))) if card.kind == "forest" else None
     time = table.time_text or [""] * len(table)
-    return Scores(card, places + table.first_row, time, score, anomaly, shares)
+    return Scores(card, places + table.first_row, time, score, anomaly, shares, alert)
+
+
+def _trained_by(card: Card, table: Table) -> str:
+    column = str(card.settings.get("unit_column", ""))
+    return column if column in table.names or column in table.text else ""
 
 
 def encode_rows(card: Card, table: Table) -> Floats:
@@ -109,6 +122,8 @@ def json_lines(scores: Scores) -> Iterator[bytes]:
             found[name] = score
         if name == "score" or (name == "probability" and scores.card.limit is not None):
             found["anomaly"] = anomaly
+        if scores.alert is not None:
+            found["alert"] = int(scores.alert[place])
         if explains:
             found["contributions"] = dict(zip(sensors, scores.contributions[place].tolist(), strict=True))
         yield encode(found)
