@@ -232,7 +232,7 @@ def main() -> int:
         try:
             time.sleep(0.5)
             ear = client(port)
-            ear.on_message = lambda _c, _d, m: ready.add(str(json.loads(m.payload).get("process")))
+            ear.on_message = lambda _c, _d, m: ready.add(str(json.loads(m.payload)["thing"]))
             ear.subscribe("wt/+/health", qos=1)
             log = (folder / "log").open("w")
             for words in (
