@@ -124,7 +124,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FaultBegun(msgspec.Struct, frozen=True, kw_only=True):
-    """A simulated machine fell ill: with which reading, and the sensors that the fault touches; explanations are scored by it."""
+    """A simulated machine fell ill: with which reading, and which sensors that touches; explanations are scored by it."""
 
     thing: str
     time_ms: int
