@@ -215,7 +215,10 @@ class Ingest:
             if number not in kept:
                 delivery.acknowledge()
         again = [pair for number, pair in enumerate(deliveries) if number in kept]
-        threading.Thread(target=self._retry, args=(again,), name="ingest-retry", daemon=True).start()
+        self._retry_later(again)
+
+    def _retry_later(self, deliveries: list[tuple[Delivery, list[Rule]]]) -> None:
+        threading.Thread(target=self._retry, args=(deliveries,), name="ingest-retry", daemon=True).start()
 
     def _retry(self, deliveries: list[tuple[Delivery, list[Rule]]]) -> None:
         """Put back, in front and in order, what the full disk refused."""

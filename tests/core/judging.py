@@ -1,6 +1,7 @@
 """A judge in virtual time and a small detector model, for the tests of the durable host."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +79,18 @@ class Bench:
         self.settings = settings or JudgeSettings()
         self.clock = ManualClock(START_MS)
         self.actions: list[Action] = []
+        self.deliver: Callable[[list[Action]], None] | None = None
         self.judge = self._start()
 
     def _start(self) -> Judge:
-        judge = Judge(self.folder, self.clock, self.settings, on_actions=self.actions.extend)
+        judge = Judge(self.folder, self.clock, self.settings, on_actions=self._take)
         judge.start(thread=False)
         return judge
+
+    def _take(self, actions: list[Action]) -> None:
+        self.actions.extend(actions)
+        if self.deliver is not None:
+            self.deliver(actions)
 
     def with_models(self) -> "Bench":
         self.judge.declare_inputs({"Reading": ["id", "t", "n"]})

@@ -302,7 +302,7 @@ def test_pages_of_detectors_follow_their_keys(tmp_path):
     assert len(bench.judge.detectors("Motor", state="hot")) == 12
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.one_of(

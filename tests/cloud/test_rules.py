@@ -1,0 +1,176 @@
+import json
+
+import pytest
+from wheeltapper_cloud.rules import Ingest, Rule, RuleSettings, filters_overlap
+
+from tests.core.judging import Bench
+from wheeltapper.errors import SettingsError, UnavailableError
+from wheeltapper.judge import JudgeSettings, Refusal
+from wheeltapper.transport.memory import MemoryBroker
+
+
+class Line:
+    """A broker, a rule and a judge."""
+
+    def __init__(self, folder, *rules, settings=None):
+        self.bench = Bench(folder, settings).with_models()
+        self.broker = MemoryBroker()
+        self.receiver, self.sender = self.broker.transport(), self.broker.transport()
+        self.ingest = Ingest(
+            self.receiver, self.bench.judge, [RuleSettings(**rule) for rule in rules], self.bench.clock
+        )
+        self.ingest.start()
+        self.sender.start()
+        self.receiver.start()
+
+    def send(self, topic, payload):
+        self.sender.publish(topic, payload if isinstance(payload, bytes) else json.dumps(payload).encode())
+        self.broker.deliver()
+
+
+def test_a_topic_feeds_an_input_and_is_acknowledged(tmp_path):
+    line = Line(tmp_path, {"filter": "dt/+/data", "input": "Reading"})
+
+    line.send("dt/m1/data", {"id": "m1", "t": 90, "n": 1})
+
+    assert line.bench.state() == "hot"
+    assert line.receiver.unacknowledged == 0
+
+
+def test_a_message_delivered_again_is_recognised_by_its_id(tmp_path):
+    line = Line(tmp_path, {"filter": "dt/+/data", "input": "Reading"})
+    line.broker.repeat_deliveries = 1
+
+    line.send("dt/m1/data", {"message_id": "a", "id": "m1", "t": 1, "n": 1})
+
+    assert line.bench.judge.statistics().accepted == 1
+    assert line.bench.judge.statistics().repeated == 1
+
+
+def test_what_cannot_be_read_is_counted_acknowledged_and_blocks_nothing(tmp_path):
+    line = Line(tmp_path, {"filter": "dt/+/data", "input": "Reading"})
+
+    for garbage in (b"", b"\xff\xfe", b"[]", b"1", b"{", b'"x"', b"[" * 10_000, b'{"a":' * 5_000):
+        line.send("dt/m1/data", garbage)
+    line.send("dt/m1/data", {"id": "m1", "t": 90})
+
+    assert line.ingest.malformed == 8
+    assert line.receiver.unacknowledged == 0
+    assert line.bench.state() == "hot"
+
+
+def test_sql_selects_what_the_input_receives(tmp_path):
+    line = Line(
+        tmp_path,
+        {
+            "sql": "SELECT topic(2) AS id, temperature * 2 AS t, seq AS n FROM 'dt/+/data' WHERE temperature > 0",
+            "input": "Reading",
+            "message_id": "${topic(2)}-${seq}",
+        },
+    )
+
+    line.send("dt/m7/data", {"temperature": 45, "seq": 5})
+    line.send("dt/m8/data", {"temperature": -1, "seq": 6})
+    line.send("dt/m7/data", {"temperature": 45, "seq": 5})
+
+    assert line.bench.state("m7") == "hot"
+    assert line.bench.state("m8") == ""
+    assert line.bench.judge.statistics().repeated == 1
+    assert line.ingest.passed_over == 1
+
+
+def test_a_nested_payload_and_its_own_time_are_found(tmp_path):
+    rule = Rule(RuleSettings(filter="a", input="I", payload="d.reported", message_id="meta.id", timestamp="meta.at"))
+    payload = json.dumps({"d": {"reported": {"t": 1}}, "meta": {"id": 17, "at": 1234.9}}).encode()
+
+    message = rule.read("a", payload, 0)
+
+    assert (json.loads(message.payload), message.message_id, message.time_ms) == ({"t": 1}, "17", 1234)
+
+
+@pytest.mark.parametrize(
+    ("head", "message_id", "time_ms"),
+    [
+        ({"message_id": "x", "time_ms": 5}, "x", 5),
+        ({"message_id": 5, "time_ms": "7"}, "5", 7),
+        ({"message_id": None, "time_ms": None}, "", None),
+        ({"message_id": {"a": 1}, "time_ms": [1]}, "", None),
+        ({"message_id": "x" * 500, "time_ms": -1}, "", None),
+        ({}, "", None),
+    ],
+)
+def test_ids_and_times_of_the_wrong_kind_are_as_good_as_none(head, message_id, time_ms):
+    message = Rule(RuleSettings(filter="a", input="I")).read("a", json.dumps(head).encode(), 0)
+
+    assert (message.message_id, message.time_ms) == (message_id, time_ms)
+
+
+def test_nothing_is_acknowledged_that_the_full_disk_refused(tmp_path):
+    line = Line(
+        tmp_path,
+        {"filter": "dt/+/data", "input": "Reading"},
+        settings=JudgeSettings(max_page_count=110, keep_bytes=1 << 40),
+    )
+    with pytest.raises(UnavailableError):
+        for number in range(10_000):
+            line.bench.put(1.0, n=number)
+    kept = []
+    line.ingest._retry_later = kept.extend
+
+    line.send("dt/m1/data", {"id": "m1", "t": 90, "pad": "x" * 4000})
+
+    assert line.receiver.unacknowledged == 1
+    assert [delivery.topic for delivery, _ in kept] == ["dt/m1/data"]
+
+
+def test_refused_deliveries_come_back_in_order_before_newer_ones(tmp_path):
+    line = Line(tmp_path, {"filter": "dt/+/data", "input": "Reading"})
+    asked, kept = [], []
+    line.bench.judge.submit_from = asked.append
+    line.ingest._retry_later = kept.extend
+    for number in range(3):
+        line.send("dt/m1/data", {"id": "m1", "n": number})
+    messages, done = asked.pop()()
+    done([Refusal(index, "unavailable", "full") for index in range(len(messages))])
+    line.send("dt/m1/data", {"id": "m1", "n": 3})
+
+    line.ingest._retry(kept)
+    messages, done = asked.pop()()
+    done([])
+
+    assert [json.loads(message.payload)["n"] for message in messages] == [0, 1, 2, 3]
+    assert line.receiver.unacknowledged == 0
+
+
+def test_shared_subscriptions_divide_the_work(tmp_path):
+    rule = Rule(RuleSettings(filter="dt/+/data", input="I", share="workers"))
+
+    assert rule.subscription == "$share/workers/dt/+/data"
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [{"input": "I"}],
+        [{"input": "I", "filter": "a", "sql": "SELECT * FROM 'a'"}],
+        [{"input": "I", "filter": "dt/#"}, {"input": "J", "filter": "dt/+/data"}],
+    ],
+)
+def test_rules_that_cannot_work_are_refused(tmp_path, rules):
+    with pytest.raises(SettingsError):
+        Line(tmp_path, *rules)
+
+
+def test_one_topic_can_feed_several_inputs(tmp_path):
+    line = Line(tmp_path, {"filter": "dt/+", "input": "Reading"}, {"sql": "SELECT * FROM 'dt/+'", "input": "Nowhere"})
+
+    line.send("dt/m1", {"id": "m1", "t": 90})
+
+    assert line.bench.state() == "hot"
+    assert line.ingest.malformed == 1
+
+
+def test_filters_that_share_a_topic_overlap():
+    assert filters_overlap("a/#", "a")
+    assert filters_overlap("+/b", "a/+")
+    assert not filters_overlap("a/b/c", "a/+")
