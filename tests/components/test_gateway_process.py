@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.components.detector_models import hot_motor
 from tests.components.small_models import write_small_model
 from wheeltapper.messages import Reading, encode
 from wheeltapper.transport import Delivery
@@ -92,6 +93,26 @@ def test_readings_become_predictions_across_a_kill_each_once(mosquitto: int, tmp
     assert len(ids) == 39  # the first reading only warms the model up
     assert predictions[0]["motorType"] == "pump"
     assert predictions[0]["thing"] == "motor-1"
+
+
+def test_detectors_in_the_same_process_raise_the_alarm(mosquitto: int, tmp_path: Path) -> None:
+    (tmp_path / "hot.json").write_text(json.dumps(hot_motor()))
+    settings = write_settings(tmp_path, mosquitto, '[detectors]\nmodels = ["hot.json"]\n')
+    ear = Ear(mosquitto)
+    gateway = start_gateway(settings)
+    processes = {"inference", "detectors"}
+    assert ear.wait_for(lambda: {health["process"] for health in ear.on("wt/gateway/health")} == processes)
+
+    for number in (0, 1, 2, 80, 81):
+        ear.say("wt/motor-1/reading", reading(number))
+
+    assert ear.wait_for(lambda: bool(ear.on("wt/motor-1/alarm")))
+    gateway.terminate()
+    assert gateway.wait(10) == 0
+    ear.transport.close()
+    alarm = ear.on("wt/motor-1/alarm")[0]
+    assert (alarm["detector"], alarm["model"]["name"]) == ("hot_motor", "motor")
+    assert alarm["contributions"][0]["sensor"] == "TT01"
 
 
 def test_an_unreachable_broker_ends_the_process_with_one_line(tmp_path: Path) -> None:
