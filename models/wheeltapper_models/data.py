@@ -5,9 +5,8 @@ Reading repairs rather than refuses: a cell that is no number is missing, and is
 its cells are no numbers. CSV needs numpy and the standard library alone.
 """
 
-import csv
 import hashlib
-import re
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,15 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wheeltapper.delimited import TIME_NAMES, delimiter_of, names_of, number_of, split_lines
 from wheeltapper.errors import DataError
 from wheeltapper_models.times import read_times
 
 Floats = NDArray[np.float64]
-
-MISSING = frozenset({"", "nan", "null", "none", "na", "n/a", "#n/a", "-", "?", "nat"})
-_WORDS = {"true": "1", "false": "0", "on": "1", "off": "0"}
-_TIME_NAMES = re.compile(r"(date|time|datetime|date_?time|time_?stamp|ts|time_?(ms|s|seconds|utc)|epoch|_time)", re.I)
-_DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 
 
 @dataclass(frozen=True)
@@ -187,7 +182,7 @@ def _find_times(
         if times is None:
             raise DataError(f"{source}: column {time_column!r} holds no times that can be read")
         return time_column, times
-    named = [name for name in names if _TIME_NAMES.fullmatch(name.strip())]
+    named = [name for name in names if TIME_NAMES.fullmatch(name.strip())]
     for name in [*named, *names[:1]]:
         cells = columns[names.index(name)]
         if name not in named and _numbers(cells[:200]) is not None:
@@ -204,22 +199,13 @@ def _numbers(cells: list[str]) -> tuple[Floats, int] | None:
         return _finite(np.array(cells, dtype=np.str_).astype(np.float64)), 0
     except ValueError:
         pass
-    found = np.full(len(cells), np.nan)
-    wrong = present = 0
-    for place, cell in enumerate(cells):
-        word = cell.strip().lower()
-        if word in MISSING:
-            continue
-        present += 1
-        if _DECIMAL_COMMA.fullmatch(word):
-            word = word.replace(",", ".")
-        try:
-            found[place] = float(_WORDS.get(word, word))
-        except ValueError:
-            wrong += 1
+    read = [number_of(cell) for cell in cells]
+    wrong = sum(number is None for number in read)
+    found = np.array([math.nan if number is None else number for number in read])
+    present = wrong + int(np.count_nonzero(~np.isnan(found)))
     if present and wrong * 2 > present:
         return None
-    return _finite(found), wrong
+    return found, wrong
 
 
 def _finite(values: Floats) -> Floats:
@@ -234,58 +220,15 @@ def _csv_columns(payload: bytes, source: str) -> tuple[list[str], list[list[str]
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         raise DataError(f"{source}: is empty")
-    delimiter = _delimiter(lines[:50])
-    if delimiter == " ":
-        parsed = [line.split() for line in lines]
-    else:
-        parsed = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
-    header = [cell.strip() for cell in parsed[0]]
-    if all(_is_number(cell) for cell in header):
-        header = [str(place + 1) for place in range(len(header))]  # no header: columns are called by their place
-    else:
-        parsed = parsed[1:]
-    width = len(header)
-    while width > 1 and not header[width - 1]:
-        width -= 1  # a delimiter at the end of each line
-    names = _distinct(header[:width])
+    parsed = list(split_lines(lines, delimiter_of(lines[:50])))
+    names, has_header = names_of(parsed[0])
+    parsed = parsed[has_header:]
     if not parsed:
         raise DataError(f"{source}: holds a header and no rows")
+    width = len(names)
     padding = [""] * width
     columns = zip(*[(row + padding)[:width] if len(row) != width else row for row in parsed], strict=True)
     return names, [list(column) for column in columns]
-
-
-def _delimiter(lines: list[str]) -> str:
-    """The delimiter that splits these lines into the most columns, equally often in each."""
-    best, most = ",", 0
-    for candidate in (";", "\t", "|", ","):
-        counts = {len(row) for row in csv.reader(lines, delimiter=candidate)}
-        width = min(counts)
-        if width > 1 and len(counts) == 1 and width > most:
-            best, most = candidate, width
-    if most:
-        return best
-    if len({len(line.split()) for line in lines}) == 1 and len(lines[0].split()) > 1 and "," not in lines[0]:
-        return " "
-    return max((";", "\t", "|", ","), key=lambda candidate: lines[0].count(candidate))
-
-
-def _distinct(names: list[str]) -> list[str]:
-    seen: dict[str, int] = {}
-    found = []
-    for place, name in enumerate(names):
-        name = name or f"column {place + 1}"
-        seen[name] = seen.get(name, 0) + 1
-        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return found
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return cell == ""
-    return True
 
 
 def _parquet_columns(path: Path) -> tuple[list[str], list[list[str]]]:
