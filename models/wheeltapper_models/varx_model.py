@@ -7,7 +7,8 @@ beyond ``KNEE`` scales and smoothed, is a sensor's strangeness; the score is the
 
 A fault of one sensor disturbs the predictions of those tied to it, sometimes more than its own. So blame is told by
 pattern: what a sudden and a lasting fault of a sensor would do to all residuals follows from the weights, and the sensor's
-contribution is how much of the residuals the better of its two patterns explains, damped and smoothed likewise, as a share.
+contribution is how much of the residuals the better of its two patterns explains, as a share. Rows weigh in the smoothed
+share as much as they are strange, damped likewise.
 
 A machine's state is ``lags + 3`` blocks of S floats: how often a sensor has spoken (up to ``lags``), the last rows (newest
 first, standardised and filled), strangeness, and blame. Zeros are a machine that has sent nothing.
@@ -29,6 +30,7 @@ Doubles = NDArray[np.float64]
 
 KNEE = 5.0  # scales; beyond, a residual's square grows as its logarithm, so that one mad value is soon forgotten
 SENSIBLE = 1e30  # larger values and infinities are missing ones
+NOTHING = 1e-30  # instead of dividing by zero
 DOUBLE = onnx.TensorProto.DOUBLE
 
 
@@ -122,7 +124,9 @@ def step(model: Varx, rows: Floats, states: Floats) -> Scored:
     residual = np.where(heard, features @ model.weights + model.bias, 0.0)
     explained = (residual @ model.patterns) ** 2
     blame = np.maximum(explained[:, :sensors], explained[:, sensors:])
-    change = damp(np.concatenate([residual**2, blame], axis=1)) - state.smooth
+    whole = blame.sum(axis=1, keepdims=True)
+    blame = blame * (damp(whole) / np.maximum(whole, NOTHING))
+    change = np.concatenate([damp(residual**2), blame], axis=1) - state.smooth
     smooth = state.smooth + np.where(np.tile(heard, 2), model.smoothing * change, 0.0)
     count = np.minimum(state.heard + seen, model.lags)
     for place, condition in model.off:
@@ -183,11 +187,16 @@ def _remember(graph: Graph, model: Varx, seen: str, features: list[str], smooth:
     explained = graph.add("MatMul", residual, _double(graph, model.patterns))
     halves = graph.constant([len(model.centre)] * 2, np.int64)
     sudden, lasting = graph.add("Split", graph.add("Mul", explained, explained), halves, outputs=2, axis=1)
-    square = graph.add("Concat", graph.add("Mul", residual, residual), graph.add("Max", sudden, lasting), axis=1)
-    one = _double(graph, 1.0)
+    blame = graph.add("Max", sudden, lasting)
+    whole = graph.add("ReduceSum", blame, graph.constant([1], np.int64), keepdims=1)
+    square, one = graph.add("Concat", graph.add("Mul", residual, residual), whole, axis=1), _double(graph, 1.0)
     damped = graph.add("Add", graph.add("Min", square, one), graph.add("Log", graph.add("Max", square, one)))
+    pieces = graph.constant([len(model.centre), 1], np.int64)
+    strange, weight = graph.add("Split", damped, pieces, outputs=2, axis=1)
+    weight = graph.add("Div", weight, graph.add("Max", whole, _double(graph, NOTHING)))
+    now = graph.add("Concat", strange, graph.add("Mul", blame, weight), axis=1)
     kept = graph.add("Mul", smooth, _double(graph, 1.0 - model.smoothing))
-    fresh = graph.add("Mul", damped, _double(graph, model.smoothing * KNEE**2))
+    fresh = graph.add("Mul", now, _double(graph, model.smoothing * KNEE**2))
     both = graph.add("Concat", heard, heard, axis=1)
     smoothed = graph.add("Where", both, graph.add("Add", kept, fresh), smooth)
     counted = graph.add("Min", graph.add("Add", count, graph.add("Cast", seen, to=DOUBLE)), lags)
