@@ -113,11 +113,11 @@ def test_nothing_is_acknowledged_that_the_full_disk_refused(tmp_path):
     )
     with pytest.raises(UnavailableError):
         for number in range(10_000):
-            line.bench.put(1.0, n=number)
+            line.bench.put(1.0, n=number, pad=5000)
     kept = []
     line.ingest._retry_later = kept.extend
 
-    line.send("dt/m1/data", {"id": "m1", "t": 90, "pad": "x" * 4000})
+    line.send("dt/m1/data", {"id": "m1", "t": 90, "pad": "x" * 9000})
 
     assert line.receiver.unacknowledged == 1
     assert [delivery.topic for delivery, _ in kept] == ["dt/m1/data"]

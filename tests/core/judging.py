@@ -104,8 +104,10 @@ class Bench:
         self.actions.clear()
         self.judge = self._start()
 
-    def put(self, t: float, key: str = "m1", message_id: str = "", n: int = 0, time_ms: int | None = None) -> Any:
-        payload = json.dumps({"id": key, "t": t, "n": n}).encode()
+    def put(
+        self, t: float, key: str = "m1", message_id: str = "", n: int = 0, time_ms: int | None = None, pad: int = 0
+    ) -> Any:
+        payload = json.dumps({"id": key, "t": t, "n": n, "pad": "x" * pad}).encode()
         return self.judge.put([Message("Reading", payload, message_id, time_ms)])
 
     def state(self, key: str = "m1") -> str:

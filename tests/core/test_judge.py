@@ -124,7 +124,7 @@ def test_a_full_disk_refuses_and_loses_nothing_accepted(tmp_path):
     accepted = 0
     with pytest.raises(UnavailableError):
         for accepted in range(10_000):
-            bench.put(1.0, message_id=f"m{accepted}", n=accepted)
+            bench.put(1.0, message_id=f"m{accepted}", n=accepted, pad=5000)
 
     assert not bench.judge.statistics().writable
     bench.settings = JudgeSettings()
