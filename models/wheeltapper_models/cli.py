@@ -19,6 +19,7 @@ def register(commands: Commands) -> None:
     _score(model)
     _evaluate(model)
     _compare(model)
+    _drift(model)
     _inspect(model)
     _reproduce(model)
 
@@ -97,6 +98,26 @@ def _compare(model: Commands) -> None:
     parser.add_argument("data", metavar="DATA", help="CSV or Parquet")
     _judging(parser)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def _drift(model: Commands) -> None:
+    from wheeltapper_models import commands
+
+    parser = model.add(
+        "drift",
+        commands.drift,
+        help="tell from a file's rows whether the model's world has changed since its first days",
+        example="wheeltapper model drift models/pump history.csv\n"
+        "wheeltapper model drift models/pump shift.csv --period PT1H --learn 4 --png drift.png",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a model's folder or .onnx file")
+    parser.add_argument("data", metavar="DATA", help="CSV or Parquet with times")
+    parser.add_argument("--time-column", default="", metavar="C", help="the column of times; else it is found")
+    parser.add_argument("--period", default="PT24H", metavar="PT24H", help="length of the periods that are compared")
+    parser.add_argument("--learn", type=int, default=7, metavar="N", help="full periods that say what is usual")
+    parser.add_argument("--thin", type=int, default=15, metavar="N", help="rows whose mean score is one value of ADWIN")
+    parser.add_argument("--png", default="", metavar="FILE", help="draw cutoffs and distances")
+    parser.add_argument("--json", action="store_true", help="print findings and periods as JSON")
 
 
 def _inspect(model: Commands) -> None:

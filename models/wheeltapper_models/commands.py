@@ -98,6 +98,27 @@ def compare(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def drift(arguments: argparse.Namespace) -> int:
+    """Watch a file for drift, as a gateway does row by row."""
+    from wheeltapper_models.drift import DriftSettings
+    from wheeltapper_models.drift_report import draw, report_of, show, watch_file
+    from wheeltapper_models.times import read_duration_ms
+
+    settings = DriftSettings(
+        period_ms=read_duration_ms(arguments.period), learn_periods=arguments.learn, thin=arguments.thin
+    )
+    path = model_path(arguments.model)
+    monitor, findings = watch_file(path, arguments.data, time_column=arguments.time_column, settings=settings)
+    if arguments.png:
+        draw(monitor, findings, Path(arguments.png))
+    report = report_of(path, monitor, findings)
+    if arguments.json:
+        print_json(report)
+    else:
+        show(report)
+    return 0
+
+
 def inspect(arguments: argparse.Namespace) -> int:
     """Show a model."""
     from wheeltapper_models.inspect import inspect_model, show_inspection
