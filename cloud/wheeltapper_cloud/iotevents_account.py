@@ -15,11 +15,13 @@ import msgspec
 from wheeltapper.clock import Clock
 from wheeltapper.errors import WheeltapperError
 from wheeltapper.judge import Deployment, Judge
+from wheeltapper_cloud.evaluations import EvaluationLog
 from wheeltapper_cloud.settings import CloudSettings
 from wheeltapper_cloud.store import Kind, Resource, Store
 from wheeltapper_cloud.wire import ServiceError
 
 PAGE = 250
+LOGGING = "logging"
 MODEL_KINDS: tuple[Kind, Kind] = ("detectorModel", "alarmModel")
 
 Item = TypeVar("Item")
@@ -43,8 +45,11 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 class Account:
     """Store, judge and limits of the one account that a server serves."""
 
-    def __init__(self, store: Store, judge: Judge, settings: CloudSettings, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, judge: Judge, evaluations: EvaluationLog, settings: CloudSettings, clock: Clock
+    ) -> None:
         self.store = store
+        self.evaluations = evaluations
         self.judge = judge
         self.settings = settings
         self.clock = clock
@@ -67,6 +72,7 @@ class Account:
             for key, found in wanted.items():
                 if key not in in_force:
                     self.judge.deploy(_deployment(found))
+            self.evaluations.apply(self.store.option(LOGGING))
 
     def arn(self, kind: Kind, name: str) -> str:
         """The name by which all of AWS knows a resource."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 from wheeltapper_cloud.iotevents_account import (
+    LOGGING,
     MODEL_KINDS,
     Account,
     Call,
@@ -148,14 +149,17 @@ class Logging:
     """The operations on the account's logging options."""
 
     def __init__(self, account: Account) -> None:
-        self._store = account.store
+        self._account = account
 
     def put_logging_options(self, call: Call) -> dict[str, Any]:
-        self._store.set_option("logging", call.request["loggingOptions"])
+        options = call.request["loggingOptions"]
+        with self._account.lock:
+            self._account.store.set_option(LOGGING, options)
+            self._account.evaluations.apply(options)
         return {}
 
     def describe_logging_options(self, call: Call) -> dict[str, Any]:
-        options = self._store.option("logging")
+        options = self._account.store.option(LOGGING)
         if options is None:
             raise ServiceError("ResourceNotFoundException", "Logging options not found")
         return {"loggingOptions": options}

@@ -25,6 +25,7 @@ from wheeltapper.transport.patient import PatientTransport
 from wheeltapper.transport.settings import BrokerSettings, open_transport
 from wheeltapper_cloud.actions import Router
 from wheeltapper_cloud.deploy import Deployer
+from wheeltapper_cloud.evaluations import EvaluationLog
 from wheeltapper_cloud.guard import Guard
 from wheeltapper_cloud.iotevents import handlers
 from wheeltapper_cloud.iotevents_account import Account
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 
 _BACKLOG = 2048
 _SHUTDOWN_S = 10
+_KEEP_ALIVE_S = 75
 
 
 class Companion:
@@ -80,7 +82,8 @@ class Companion:
         self._delivery.attach(self.judge)
         self._escalation = Escalation(settings.actions.notifications, self.judge, clock)
         self._ingest = None if transport is None else Ingest(transport, self.judge, settings.rules, clock)
-        self._account = Account(self._store, self.judge, settings, clock)
+        self._evaluations = EvaluationLog(data_dir, self.judge, clock)
+        self._account = Account(self._store, self.judge, self._evaluations, settings, clock)
         operations = Operations()
         methods = handlers(self._account, operations)
         self._deployer = Deployer(self._account, operations, methods)
@@ -129,6 +132,7 @@ class Companion:
         self.judge.close()
         if self._transport is not None:
             self._transport.close()
+        self._evaluations.close()
         self._store.close()
 
     def _report_health(self) -> None:
@@ -182,6 +186,7 @@ def http_server(companion: Companion, settings: CloudSettings) -> uvicorn.Server
             server_header=False,
             proxy_headers=False,
             backlog=_BACKLOG,
+            timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_SHUTDOWN_S,
             ssl_certfile=settings.server.certificate or None,
             ssl_keyfile=settings.server.private_key or None,

@@ -163,6 +163,7 @@ def test_an_update_resets_the_detectors(tmp_path):
 
 @pytest.mark.parametrize("how", ["header", "query"])
 def test_an_update_that_asks_for_it_keeps_the_detectors(tmp_path, how):
+    pytest.importorskip("wheeltapper.detector.migrate")
     headers, query = ({"x-wheeltapper-migrate": "true"}, "") if how == "header" else ({}, "?migrate=true")
     body = {"roleArn": ROLE, "detectorModelDefinition": definition()}
     with serving(tmp_path) as cloud:
@@ -382,6 +383,34 @@ def test_what_the_settings_want_is_deployed_once_and_updated_when_it_changes(tmp
             versions.append(found["detectorModelVersion"])
 
     assert versions == ["1", "1", "2"]
+
+
+def test_logging_at_debug_writes_each_evaluation_as_aws_does(tmp_path, shared):
+    published = json.loads(
+        (shared / "examples/detector-models/dg-monitoring-cloudwatch-debug-log-BoilerAlarmDetector.json").read_text()
+    )
+    options = {"roleArn": ROLE, "level": "DEBUG", "enabled": True, "detectorDebugOptions": [{"detectorModelName": "m"}]}
+    with serving(tmp_path) as cloud:
+        create_input(cloud)
+        create_model(cloud)
+        create_model(cloud, "other")
+        cloud.call("PUT", "/logging", {"loggingOptions": options})
+        put(cloud, message(1, {"id": "k", "v": 2}))
+    with serving(tmp_path) as cloud:
+        put(cloud, message(2, {"id": "k", "v": 0}))
+        cloud.call("PUT", "/logging", {"loggingOptions": {**options, "enabled": False}})
+        put(cloud, message(3, {"id": "k", "v": 4}))
+    lines = [json.loads(line) for line in (tmp_path / "evaluations.jsonl").read_text().splitlines()]
+
+    assert {line["detectorModelName"] for line in lines} == {"m"}
+    assert {line["messageId"] for line in lines} == {"1", "2"}
+    assert [
+        line["conditionEvaluationResults"][0]["result"] for line in lines if line["conditionEvaluationResults"]
+    ] == [
+        "True",
+        "False",
+    ]
+    assert set(published) <= set(lines[-1])
 
 
 def test_arns_name_the_account_and_region_of_the_settings(tmp_path):

@@ -96,6 +96,7 @@ class Core:
         self._last_round_ms = 0
         self._emitted: list[Action] = []
         self._saved_at: dict[tuple[str, str], int] = {}
+        self.on_trace: Callable[[runtime.Outcome], None] | None = None
 
     def _identify(self) -> str:
         stored = self.journal.meta("id")
@@ -381,7 +382,7 @@ class Core:
                 engine_ms = max(engine_ms, stamp)
             given = runtime.Message(message.input, payload, message.message_id, message.time_ms)
             try:
-                outcomes = put(given, engine_ms / 1000)
+                outcomes = put(given, engine_ms / 1000, trace=self.on_trace is not None)
             except Exception:
                 self.counters.failed += 1
                 log.exception("judge: message %r of input %s failed", message.message_id, message.input)
@@ -399,6 +400,10 @@ class Core:
     ) -> int:
         """Turn outcomes into writes and actions; returns the next sequence number."""
         for outcome in outcomes:
+            if self.on_trace is not None:
+                self.on_trace(outcome)
+            if outcome.trace is not None and _is_trace_only(outcome):
+                continue  # a replay, which traces nothing, must count alike
             sequence += 1
             for failure in outcome.failures:
                 log.warning("%s %s: %s", outcome.model, outcome.key, failure)
@@ -438,7 +443,9 @@ class Core:
         match command:
             case rows.Timers(until_ms, late):
                 self._engine_ms = until_ms
-                self._take_in(self.shard.advance(until_ms / 1000, late=late), None, sequence)
+                self._take_in(
+                    self.shard.advance(until_ms / 1000, late=late, trace=self.on_trace is not None), None, sequence
+                )
             case rows.Inputs(inputs):
                 self.models.declare(inputs)
             case rows.Deploy(deployment, migrate):
@@ -508,3 +515,8 @@ class Core:
         self.checkpoint()
         self.flush()
         self.journal.close()
+
+
+def _is_trace_only(outcome: runtime.Outcome) -> bool:
+    """Whether there would be no outcome, had nobody asked for a trace."""
+    return not (outcome.created or outcome.event or outcome.condition or outcome.actions or outcome.failures)

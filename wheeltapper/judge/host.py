@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from wheeltapper.clock import Clock
+from wheeltapper.detector.runtime import Outcome
 from wheeltapper.detector.settings import DEFAULTS, EngineSettings
 from wheeltapper.errors import UnavailableError
 from wheeltapper.judge import ledger, rows, views
@@ -400,6 +401,14 @@ class Judge:
             journal_bytes=self._journal_bytes,
             writable=counters.writable,
         )
+
+    def watch(self, on_trace: Callable[[Outcome], None] | None) -> None:
+        """Have every pass traced and its outcome given to ``on_trace``, on the judge's thread; None ends it."""
+
+        def set_watch(core: Core) -> None:
+            core.on_trace = on_trace
+
+        self._ask(set_watch)
 
     # --- the judge's thread ------------------------------------------------------------------------------------------
 
