@@ -22,6 +22,5 @@ fi
 "$venv/bin/python" -m pip install --no-index --disable-pip-version-check --quiet --find-links "$wheels" 'wheeltapper[gateway]'
 rm -rf "$work/wheels-$version"
 touch "$venv/.ok"
-for old in "$work"/venv-*; do
-    [ "$old" = "$venv" ] || rm -rf "$old"
-done
+# The version before may still be running.
+ls -dt "$work"/venv-* | tail -n +3 | xargs -r rm -rf

@@ -26,6 +26,7 @@ from wheeltapper_components.configuration import Watcher, coerce
 from wheeltapper_components.detectors import Detectors
 from wheeltapper_components.exits import ExitBudget
 from wheeltapper_components.heartbeat import Heartbeat
+from wheeltapper_components.inbox import Inbox
 from wheeltapper_components.inference import Inference
 from wheeltapper_components.links import Link, Links
 from wheeltapper_components.settings import GatewaySettings, GreengrassSettings, resolve_paths
@@ -69,6 +70,7 @@ class Component:
         self._reported: dict[str, Any] | None = None
         self._shadows = True
         self._deferrals = 0
+        self._inbox = Inbox(clock)
         self._settings = GatewaySettings()
         self.nucleus = Nucleus(on_refused=self.give_up, socket_path=socket_path, token=token, clock=clock)
         self.service: Inference | Detectors | None = None
@@ -81,8 +83,18 @@ class Component:
                 self._settings = self._first_settings()
                 links = self._links(self._settings)
                 self._serve(links)
+        except Exception as error:
+            if not self.nucleus.connected and isinstance(error, SettingsError):
+                raise  # this is no nucleus
+            log.exception("the component failed")
+            while not self._stop.is_set():
+                self.give_up(f"it failed: {error}")
+                self._clock.wait(self._stop, _WAIT_INSIDE_S)
         finally:
-            self.nucleus_close(links)
+            self._inbox.close()
+            if links is not None:
+                links.close(_DRAIN_S)
+            self.nucleus.close()
         return self._status
 
     def stop(self) -> None:
@@ -101,12 +113,6 @@ class Component:
             return
         log.error("waiting inside, since two exits were spent within the hour: %s", reason)
         self._wait_inside_until = self._clock.monotonic() + _WAIT_INSIDE_S
-
-    def nucleus_close(self, links: Links | None) -> None:
-        """Flush what can be, and let go of everything."""
-        if links is not None:
-            links.close(_DRAIN_S)
-        self.nucleus.close()
 
     def _connect(self) -> bool:
         tries = 0
@@ -226,7 +232,7 @@ class Component:
         service: Inference | Detectors | None = None
         try:
             if self._process == "inference":
-                service = Inference(settings, links, self._clock)
+                service = Inference(settings, links, self._clock, self._inbox)
                 service.open(wait_for_models=True)
             else:
                 service = Detectors(settings, links, self._clock)

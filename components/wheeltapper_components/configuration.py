@@ -34,7 +34,7 @@ def coerce(values: Tree, old: GatewaySettings) -> tuple[GatewaySettings, list[st
 
     >>> settings, problems = coerce({"max_batch": "64", "health_s": "often"}, GatewaySettings(health_s=7.0))
     >>> settings.max_batch, settings.health_s, problems
-    (64, 7.0, ["configuration: Expected `float`, got `str` - at `$.health_s`; the old value stays"])
+    (64, 7.0, ['configuration: Expected `float`, got `str` - at `$.health_s`; the old value stays'])
     """
     values = {name: value for name, value in values.items() if name not in _IGNORED}
     try:

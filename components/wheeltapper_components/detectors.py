@@ -5,6 +5,7 @@ The judge of the core does the judging and the keeping; here are its definitions
 delivery is acknowledged when the judge has it on disk.
 """
 
+import contextlib
 import hashlib
 import logging
 import threading
@@ -30,6 +31,7 @@ from wheeltapper.topics import filter_of, thing_of, topic_of
 from wheeltapper.transport import Delivery
 from wheeltapper_components.health import Pulse
 from wheeltapper_components.links import Links
+from wheeltapper_components.readings import mended
 from wheeltapper_components.settings import GatewaySettings
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,7 @@ class Head(msgspec.Struct):
     """What is read of a message before it is judged."""
 
     message_id: str = ""
+    thing: str = ""
     time_ms: float | None = None
 
 
@@ -174,15 +177,18 @@ class Detectors:
             self._submit(name, delivery, thing_of(template, delivery.topic) or "")
 
     def _submit(self, name: str, delivery: Delivery, thing: str) -> None:
+        payload = mended(delivery.payload)
         try:
-            head = msgspec.json.decode(delivery.payload, type=Head)
+            head = msgspec.json.decode(payload, type=Head)
         except msgspec.DecodeError as error:
             self._malformed += 1
             log.warning("%s: dropped: %s", delivery.topic, error)
             delivery.acknowledge()
             return
         time_ms = None if head.time_ms is None else int(head.time_ms)
-        message = Message(name, _named(delivery.payload, thing), head.message_id, time_ms)
+        if thing and not head.thing:
+            payload = _with_thing(payload, thing)
+        message = Message(name, payload, head.message_id, time_ms)
         self.judge.submit([message], partial(self._settle, name, delivery))
 
     def _settle(self, name: str, delivery: Delivery, refusals: Sequence[Refusal]) -> None:
@@ -211,7 +217,8 @@ class Detectors:
             topic = topic_of(self.settings.topics.action, report.thing)
         except SettingsError:
             return  # a detector of no thing
-        self._links.put_soon(Put(topic, encode(report)))
+        with contextlib.suppress(UnavailableError):  # closing: the judge keeps the report's substance
+            self._links.put_soon(Put(topic, encode(report)))
 
     def _condition(self) -> tuple[bool, str]:
         known = self.judge.statistics()
@@ -258,12 +265,7 @@ def deployments_of(found: Definitions) -> list[Deployment]:
     return deployments
 
 
-def _named(payload: bytes, thing: str) -> bytes:
+def _with_thing(payload: bytes, thing: str) -> bytes:
     """The payload with its thing in it, which a reading may leave to its topic."""
-    if not thing or b'"thing"' in payload:
-        return payload
-    return b'{"thing":' + msgspec.json.encode(thing) + b"," + payload.lstrip()[1:] if _has_members(payload) else payload
-
-
-def _has_members(payload: bytes) -> bool:
-    return payload.lstrip()[1:].lstrip()[:1] == b'"'
+    members: dict[str, msgspec.Raw] = msgspec.json.decode(payload, type=dict[str, msgspec.Raw])
+    return msgspec.json.encode({**members, "thing": thing})

@@ -6,11 +6,8 @@ disk in one transaction. One thread does all the work, in batches of what waits;
 something comes.
 """
 
-import contextlib
-import json
 import logging
 import math
-import queue
 import threading
 import uuid
 from collections.abc import Iterable, Sequence
@@ -21,14 +18,15 @@ from wheeltapper_models.slot import Judged, SensorRow
 
 from wheeltapper.clock import Clock
 from wheeltapper.errors import MessageError, ModelError, SettingsError, UnavailableError
-from wheeltapper.messages import Reading, Value, decode_reading
+from wheeltapper.messages import Reading, Value
 from wheeltapper.outbox import Put
-from wheeltapper.topics import filter_of, thing_of, topic_of
-from wheeltapper.transport import Delivery, Handler
+from wheeltapper.topics import filter_of, topic_of
+from wheeltapper.transport import Delivery
 from wheeltapper_components.health import Pulse
+from wheeltapper_components.inbox import Arrival, Inbox
 from wheeltapper_components.links import Links
 from wheeltapper_components.predictions import encode_prediction, prediction_of
-from wheeltapper_components.readings import OrderBuffer, SeenIds, Timeline, Verdict
+from wheeltapper_components.readings import OrderBuffer, SeenIds, Timeline, Verdict, read_reading
 from wheeltapper_components.settings import GatewaySettings
 from wheeltapper_components.swap import Seat, Shelf
 from wheeltapper_components.triggers import answer
@@ -36,19 +34,9 @@ from wheeltapper_components.triggers import answer
 log = logging.getLogger(__name__)
 
 PROCESS = "inference"
-_INBOX = 10_000
 _PATIENCE_S = 0.5
 _RETRY_S = 1.0
 _LARGEST = 1e30  # beyond, a float32 model overflows: such a value is taken for missing
-
-
-class Arrival(NamedTuple):
-    """A message that has come, and what it is."""
-
-    kind: str
-    delivery: Delivery
-    thing: str
-    time_ms: int
 
 
 class Item(NamedTuple):
@@ -92,15 +80,17 @@ class Inference:
         settings: models, topics, treatment of readings.
         links: where readings come from (the first) and predictions go to.
         clock: stamps and waits.
+        inbox: where to go on taking from after a change of settings; one of its own otherwise.
     """
 
-    def __init__(self, settings: GatewaySettings, links: Links, clock: Clock) -> None:
+    def __init__(self, settings: GatewaySettings, links: Links, clock: Clock, inbox: Inbox | None = None) -> None:
         self.settings = settings
         self.counts = Counts()
         self.pulse = Pulse(settings, PROCESS, links, clock, self._condition)
         self._links = links
         self._clock = clock
-        self._inbox: queue.Queue[Arrival | None] = queue.Queue(_INBOX)
+        self._inbox = inbox or Inbox(clock)
+        self._own_inbox = inbox is None
         self._stop = threading.Event()
         self._timeline = Timeline(settings.order)
         self._seen = SeenIds(settings.order.remember)
@@ -134,11 +124,12 @@ class Inference:
         else:
             self.shelf.load()
         self._restore()
-        topics = self.settings.topics
+        topics, inbox, thing = self.settings.topics, self._inbox, self.settings.default_thing
         for link in self._links.all:
             if link.reads:
-                link.transport.subscribe(filter_of(topics.reading), self._receiver("reading", topics.reading))
-            link.transport.subscribe(filter_of(topics.trigger_infer), self._receiver("trigger", topics.trigger_infer))
+                link.transport.subscribe(filter_of(topics.reading), inbox.receiver("reading", topics.reading, thing))
+            trigger = inbox.receiver("trigger", topics.trigger_infer, thing)
+            link.transport.subscribe(filter_of(topics.trigger_infer), trigger)
 
     def start(self) -> None:
         """Begin to score, and to look for new models."""
@@ -153,8 +144,9 @@ class Inference:
     def close(self) -> None:
         """Stop taking work; what is not acknowledged comes again. Harmless when repeated."""
         self._stop.set()
-        with contextlib.suppress(queue.Full):
-            self._inbox.put_nowait(None)
+        if self._own_inbox:
+            self._inbox.close()
+        self._inbox.wake()
         for thread in self._threads:
             thread.join(5.0)
         self._threads = []
@@ -168,19 +160,6 @@ class Inference:
             if seat is not None and seat.slot is not None and seat.slot.card.sha256 == kept.sha256:
                 seat.slot.restore(thing, kept.state)
         self._seen.restore(self._links.first.outbox.states("seen/").values())
-
-    def _receiver(self, kind: str, template: str) -> Handler:
-        def receive(delivery: Delivery) -> None:
-            thing = thing_of(template, delivery.topic) or self.settings.default_thing
-            arrival = Arrival(kind, delivery, thing, self._clock.time_ms())
-            while not self._stop.is_set():
-                try:
-                    self._inbox.put(arrival, timeout=1.0)  # a full inbox holds up the broker, which keeps the rest
-                    return
-                except queue.Full:
-                    continue
-
-        return receive
 
     def _report(self, well: bool, detail: str) -> None:
         (log.info if well else log.error)("%s", detail)
@@ -218,7 +197,7 @@ class Inference:
 
     def work(self, timeout_s: float = 0.0) -> int:
         """Handle what waits, at most a batch; returns how many messages that was. For tests and for the worker."""
-        arrivals = self._gather(timeout_s)
+        arrivals = self._inbox.take(self.settings.max_batch, timeout_s)
         readings = [arrival for arrival in arrivals if arrival.kind == "reading"]
         if readings or self._buffer.due_ms() is not None:
             self._handle_readings(readings)
@@ -226,19 +205,6 @@ class Inference:
             if arrival.kind == "trigger":
                 self._handle_trigger(arrival)
         return len(arrivals)
-
-    def _gather(self, timeout_s: float) -> list[Arrival]:
-        arrivals: list[Arrival] = []
-        try:
-            arrival = self._inbox.get(timeout=timeout_s) if timeout_s > 0 else self._inbox.get_nowait()
-            while arrival is not None:
-                arrivals.append(arrival)
-                if len(arrivals) >= self.settings.max_batch:
-                    break
-                arrival = self._inbox.get_nowait()
-        except queue.Empty:
-            pass
-        return arrivals
 
     def _handle_readings(self, arrivals: Sequence[Arrival]) -> None:
         settled: list[Delivery] = []
@@ -257,7 +223,7 @@ class Inference:
     def _admit(self, arrival: Arrival, settled: list[Delivery]) -> None:
         self.counts.readings += 1
         try:
-            reading = read(arrival.delivery.payload, arrival.thing, arrival.time_ms)
+            reading = read_reading(arrival.delivery.payload, arrival.thing, arrival.time_ms)
             topic_of(self.settings.topics.prediction, reading.thing)
         except (MessageError, SettingsError) as error:
             self.counts.malformed += 1
@@ -376,25 +342,6 @@ class Inference:
         puts = answer(self, arrival.delivery.topic, arrival.delivery.payload, arrival.thing, self._clock.time_ms())
         if self._keep(puts, {}):
             arrival.delivery.acknowledge()
-
-
-def read(payload: bytes, thing: str, arrival_ms: int) -> Reading:
-    """
-    Decode a reading; NaN and infinities, which are no JSON and yet common, count as null.
-
-    Raises:
-        MessageError: not a reading even so.
-    """
-    try:
-        return decode_reading(payload, thing=thing, arrival_ms=arrival_ms)
-    except MessageError:
-        if b"NaN" not in payload and b"Infinity" not in payload:
-            raise
-        try:
-            mended = json.loads(payload, parse_constant=lambda _constant: None)
-        except ValueError as error:
-            raise MessageError(f"reading: not a JSON object: {error}") from error
-        return decode_reading(msgspec.json.encode(mended), thing=thing, arrival_ms=arrival_ms)
 
 
 def usable(values: dict[str, Value]) -> dict[str, Value]:

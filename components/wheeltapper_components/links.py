@@ -77,12 +77,6 @@ class Link:
         log.error("%s: a message of %d bytes is too long for %s; dropped", put.topic, len(put.payload), self.name)
         return False
 
-    def close(self, drain_s: float) -> None:
-        """Send what can be sent in that time; the rest waits on disk."""
-        self.sender.close(drain_s)
-        self.transport.close()
-        self.outbox.close()
-
 
 class Links:
     """
@@ -169,7 +163,11 @@ class Links:
         return sum(link.outbox.dropped + link.oversized for link in self.all)
 
     def close(self, drain_s: float = 3.0) -> None:
-        """Flush and let go; harmless when repeated."""
+        """Send for at most that long, then let go; the rest waits on disk. Harmless when repeated."""
         self._closing.set()
         for link in self.all:
-            link.close(drain_s)
+            link.sender.close(drain_s / len(self.all))
+        for link in self.all:
+            link.transport.close()
+        for link in self.all:
+            link.outbox.close()

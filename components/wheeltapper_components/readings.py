@@ -5,6 +5,7 @@ Pure: no I/O, and time only as it is handed in. The treatment of each irregulari
 """
 
 import heapq
+import json
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from enum import Enum
@@ -13,10 +14,35 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from wheeltapper.messages import Reading
+from wheeltapper.messages import Reading, decode_reading
 from wheeltapper_components.settings import OrderSettings
 
 T = TypeVar("T")
+
+
+def read_reading(payload: bytes, thing: str, arrival_ms: int) -> Reading:
+    """
+    Decode a reading; NaN and infinities, which are no JSON and yet common, count as null.
+
+    Raises:
+        MessageError: not a reading even so.
+    """
+    return decode_reading(mended(payload), thing=thing, arrival_ms=arrival_ms)
+
+
+def mended(payload: bytes) -> bytes:
+    """
+    The same JSON with null for NaN and infinities; whatever else is wrong with it stays wrong.
+
+    >>> mended(b'{"TT01": NaN}')
+    b'{"TT01":null}'
+    """
+    if b"NaN" not in payload and b"Infinity" not in payload:
+        return payload
+    try:
+        return msgspec.json.encode(json.loads(payload, parse_constant=lambda _constant: None))
+    except ValueError:
+        return payload
 
 
 class Verdict(Enum):

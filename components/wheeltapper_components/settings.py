@@ -80,11 +80,13 @@ class ModelSettings(Section, frozen=True):
     Args:
         things: glob patterns of thing names; the first model with a match serves.
         folder: the model's folder, or a folder of its versions, each in a folder named by the version; the highest serves.
+        version: the only version that may serve; empty for any. Say it to go back to one whose successor is still there.
         rollout: ``swap`` puts a new version to work once it is verified, ``shadow`` first runs it beside the old one.
     """
 
     things: list[str]
     folder: Path
+    version: str = ""
     rollout: Literal["swap", "shadow"] = "swap"
 
 

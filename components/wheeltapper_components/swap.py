@@ -98,7 +98,7 @@ class Seat:
 
     def _versions(self) -> list[Version]:
         """Best first; at a start in shadow rollout, the one that served goes before a candidate that was never promoted."""
-        found = versions_in(self.settings.folder)
+        found = versions_in(self.settings.folder, self.settings.version)
         if self.slot is None and self.settings.rollout == "shadow":
             found.sort(key=lambda version: version.fingerprint != self._memory.serving)
         return found

@@ -32,9 +32,12 @@ class Version(NamedTuple):
     stamp: tuple[int, int]
 
 
-def versions_in(folder: Path) -> list[Version]:
-    """The complete versions, best first: the highest version number, or the folder itself."""
-    folders = [folder] if (folder / CARD_FILE).exists() or (folder / MANIFEST_FILE).exists() else _subfolders(folder)
+def versions_in(folder: Path, only: str = "") -> list[Version]:
+    """The complete versions, best first: the highest version number, or the folder itself; ``only`` leaves one version."""
+    if (folder / CARD_FILE).exists() or (folder / MANIFEST_FILE).exists():
+        folders = iter([folder])
+    else:
+        folders = (found for found in _subfolders(folder) if only in ("", found.name))
     return [version for version in map(_complete, folders) if version is not None]
 
 
