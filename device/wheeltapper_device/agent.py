@@ -15,7 +15,7 @@ import msgspec
 
 from wheeltapper import topics
 from wheeltapper.clock import Clock
-from wheeltapper.errors import UnavailableError
+from wheeltapper.errors import SettingsError, UnavailableError
 from wheeltapper.messages import FaultBegun, Reading, TriggerReply, encode
 from wheeltapper.outbox import Outbox, Put
 from wheeltapper.transport import Delivery
@@ -137,7 +137,10 @@ class Agent:
 
     def _resume(self) -> Progress:
         kept = self._outbox.state(_STATE)
-        progress = Progress(store=secrets.token_hex(6)) if kept is None else msgspec.json.decode(kept, type=Progress)
+        try:
+            progress = msgspec.json.decode(kept, type=Progress) if kept else Progress(store=secrets.token_hex(6))
+        except msgspec.DecodeError as error:
+            raise SettingsError(f"data directory: its progress cannot be read ({error}); use another") from error
         if progress.source == self._source.identity:
             self._source.restore(progress.position)
             log.info("source: going on after reading %d", progress.sequence)

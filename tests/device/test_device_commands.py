@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -168,3 +170,13 @@ def test_silence_and_trouble_are_not_health(tmp_path: Path, payload: bytes | Non
 
     with pytest.raises(UnavailableError, match=reason):
         check_health(tmp_path, ManualClock(1_030_000))
+
+
+def test_the_room_is_slim() -> None:
+    modules = ("machines", "recording", "listing", "replay", "triggers", "settings", "sources", "cli")
+    script = "import sys\n" + "".join(f"import wheeltapper_device.{name}\n" for name in modules)
+    script += "print(sorted({name.split('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+
+    for foreign in ("numpy", "onnxruntime", "boto3", "paho", "awscrt", "cryptography", "wheeltapper_models"):
+        assert f"'{foreign}'" not in loaded

@@ -121,6 +121,12 @@ def test_speed_divides_the_recorded_pauses(tmp_path: Path) -> None:
     assert [step.pause_s for step in steps_of(source_of(path))] == [1.0, 1.0, 1.0]
 
 
+def test_infinite_speed_does_not_pause(tmp_path: Path) -> None:
+    path = write(tmp_path / "f.csv", "time,a\n2026-01-01 00:00,1\n2026-01-01 01:00,2\n")
+
+    assert [step.pause_s for step in steps_of(source_of(path, speed=float("inf")))] == [0.0, 0.0]
+
+
 def test_a_long_gap_in_the_recording_is_cut_short(tmp_path: Path) -> None:
     rows = ["2026-01-01 00:00:00,1", "2026-01-01 00:00:01,2", "2026-01-03 00:00:00,3", "2026-01-03 00:00:01,4"]
     path = write(tmp_path / "f.csv", "time,a\n" + "\n".join(rows))
