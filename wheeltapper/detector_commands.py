@@ -2,6 +2,7 @@
 
 import argparse
 
+from wheeltapper import detector_tools
 from wheeltapper.cli import Commands
 
 
@@ -42,6 +43,7 @@ def register(commands: Commands) -> None:
     )
     simulate.add_argument("--json", action="store_true", help="print JSON Lines, one object per pass of a detector")
     simulate.add_argument("--trace", action="store_true", help="print why: every condition with its values, as a tree")
+    detector_tools.register(group)
 
 
 def _run_eval(options: argparse.Namespace) -> int:
