@@ -163,7 +163,6 @@ def test_an_update_resets_the_detectors(tmp_path):
 
 @pytest.mark.parametrize("how", ["header", "query"])
 def test_an_update_that_asks_for_it_keeps_the_detectors(tmp_path, how):
-    pytest.importorskip("wheeltapper.detector.migrate")
     headers, query = ({"x-wheeltapper-migrate": "true"}, "") if how == "header" else ({}, "?migrate=true")
     body = {"roleArn": ROLE, "detectorModelDefinition": definition()}
     with serving(tmp_path) as cloud:
@@ -420,3 +419,31 @@ def test_arns_name_the_account_and_region_of_the_settings(tmp_path):
         arn = cloud.call("GET", "/inputs/In")[1]["input"]["inputConfiguration"]["inputArn"]
 
     assert arn == "arn:aws:iotevents:eu-central-1:999999999999:input/In"
+
+
+def test_a_migration_that_cannot_map_a_detector_changes_nothing(tmp_path):
+    body = {"roleArn": ROLE, "detectorModelDefinition": definition(state="C")}
+    with serving(tmp_path) as cloud:
+        create_input(cloud)
+        create_model(cloud)
+        put(cloud, message(1, {"id": "k", "v": 2}))
+        status, answer, _ = cloud.call("POST", "/detector-models/m?migrate=true", body)
+        detector = cloud.call("GET", "/detectors/m/keyValues/?keyValue=k")[1]["detector"]
+
+    assert (status, detector["detectorModelVersion"]) == (400, "1")
+    assert "'A'" in answer["message"]
+
+
+def test_a_migrated_detector_survives_a_restart(tmp_path):
+    body = {"roleArn": ROLE, "detectorModelDefinition": definition()}
+    with serving(tmp_path) as cloud:
+        create_input(cloud)
+        create_model(cloud)
+        put(cloud, message(1, {"id": "k", "v": 2}))
+        cloud.call("POST", "/detector-models/m?migrate=true", body)
+        before = cloud.call("GET", "/detectors/m/keyValues/?keyValue=k")[1]
+    with serving(tmp_path) as cloud:
+        after = cloud.call("GET", "/detectors/m/keyValues/?keyValue=k")[1]
+
+    assert before["detector"]["detectorModelVersion"] == "2"
+    assert after == before

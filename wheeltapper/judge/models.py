@@ -1,9 +1,11 @@
 """The definitions in force: what the shard judges by, and what telling needs to know of them."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
+from wheeltapper.detector.migrate import migrate as migrated
 from wheeltapper.detector.runtime import Shard
 from wheeltapper.errors import DefinitionError
 from wheeltapper.judge.news import Model, read_model
@@ -19,6 +21,7 @@ class Models:
         self._settings = settings
         self._deployments: dict[str, Deployment] = {}
         self._models: dict[str, Model] = {}
+        self._plans: dict[str, Any] = {}
         self.inputs: dict[str, list[str]] = {}
 
     def declare(self, inputs: Mapping[str, Sequence[str]]) -> None:
@@ -36,17 +39,31 @@ class Models:
         if present is not None and present.kind != deployment.kind:
             raise DefinitionError(f"{deployment.name}: is in force as {present.kind} model; choose another name")
         trial = Shard()
-        trial.load(msgspec.json.decode(deployment.body), deployment.version)
+        plan = trial.load(msgspec.json.decode(deployment.body), deployment.version)
+        if migrate and present is not None:
+            self._migrated(deployment.name, plan)
 
     def load(self, deployment: Deployment, *, migrate: bool = False) -> None:
         """Put a deployment in force; its detectors are gone unless they migrate."""
-        self._shard.load(msgspec.json.decode(deployment.body), deployment.version)
+        name, body = deployment.name, msgspec.json.decode(deployment.body)
+        kept = []
+        if migrate and name in self._plans:
+            kept = self._migrated(name, Shard().load(body, deployment.version))
+        self._plans[name] = self._shard.load(body, deployment.version)
+        for state in kept:
+            self._shard.insert(state)
         self._deployments[deployment.name] = deployment
         self._models[deployment.name] = read_model(deployment, self._settings)
+
+    def _migrated(self, name: str, plan: Any) -> list[Any]:
+        """The states of a model's detectors under a new plan; all or none."""
+        states = (self._shard.export(name, key) for key in self._shard.keys(name))
+        return migrated([state for state in states if state is not None], self._plans[name], plan)
 
     def unload(self, name: str) -> None:
         """Take a model out of force."""
         self._shard.unload(name)
+        self._plans.pop(name, None)
         self._deployments.pop(name, None)
         self._models.pop(name, None)
 
