@@ -435,5 +435,6 @@ def test_a_machine_whose_certificate_has_expired_says_so_and_goes_on_measuring(p
 
     assert device.poll() is None
     assert "Traceback" not in log.read_text()
+    assert "certs show" in log.read_text() or "expired" in log.read_text()
     first = [int(body["message_id"].rpartition("-")[2]) for _, body in heard[:5]]
     assert first == [1, 2, 3, 4, 5]

@@ -26,6 +26,7 @@ from wheeltapper.transport.settings import BrokerSettings
 log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S = 10.0
+_NO_ANSWER = "no answer to CONNECT"
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -130,7 +131,7 @@ class MqttTransport:
         client = self._new_client()
         self._lost.clear()
         self._answered.clear()
-        self._refusal = "no answer to CONNECT"
+        self._refusal = _NO_ANSWER
         host, port = self._address
         client.connect(host, port, keepalive=self._settings.keep_alive_s)
         with self._lock:
@@ -210,6 +211,9 @@ class MqttTransport:
     ) -> None:
         if self._connected.is_set() and not self._stop.is_set():
             log.warning("broker %s:%d: connection lost (%s)", *self._address, reason)
+        elif self._refusal == _NO_ANSWER:
+            hint = "; is the certificate valid? See: wheeltapper certs show" if self._settings.tls else ""
+            self._refusal = f"it hung up before CONNACK{hint}"
         self._connected.clear()
         self._answered.set()
         self._lost.set()
