@@ -119,6 +119,15 @@ def test_each_machine_sees_its_own_keys_alone(compose: dict[str, Any]) -> None:
     }
 
 
+def test_every_image_of_ours_can_be_built_by_the_service_that_needs_it(compose: dict[str, Any]) -> None:
+    targets = stages_of(DOCKER / "Dockerfile")
+    for name in OURS:
+        service = compose["services"][name]
+        assert service["image"] == f"wheeltapper-{service['build']['target']}"
+        assert service["build"]["target"] in targets
+        assert (DOCKER / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+
+
 def test_everything_mounted_or_kept_is_there(compose: dict[str, Any]) -> None:
     kept = set(compose["volumes"])
     for name, service in compose["services"].items():
