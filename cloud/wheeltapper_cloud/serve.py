@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 _BACKLOG = 2048
 _SHUTDOWN_S = 10
 _KEEP_ALIVE_S = 75
+_CONNECTING_S = 0.2
 
 
 class Companion:
@@ -138,16 +139,19 @@ class Companion:
     def _report_health(self) -> None:
         while True:
             reason = self.why_not_ready()
-            self._tell("degraded" if reason else "ready", reason)
-            if self._clock.wait(self._stopping, self._settings.health_s):
+            told = self._tell("degraded" if reason else "ready", reason)
+            if self._clock.wait(self._stopping, self._settings.health_s if told else _CONNECTING_S):
                 break
         self._tell("stopping", "")
 
-    def _tell(self, status: Literal["ready", "degraded", "stopping"], detail: str) -> None:
-        if self._transport is not None:
-            thing, now = self._settings.thing, self._clock.time_ms()
-            health = Health(thing=thing, time_ms=now, process="cloud", status=status, detail=detail)
-            self._transport.publish(topics.topic_of(topics.HEALTH, thing), encode(health))
+    def _tell(self, status: Literal["ready", "degraded", "stopping"], detail: str) -> bool:
+        """Publish this process's health; False while the broker is away."""
+        if self._transport is None or not self._transport.connected:
+            return self._transport is None
+        thing, now = self._settings.thing, self._clock.time_ms()
+        health = Health(thing=thing, time_ms=now, process="cloud", status=status, detail=detail)
+        self._transport.publish(topics.topic_of(topics.HEALTH, thing), encode(health))
+        return True
 
     def _report_action(self, report: ActionReport) -> None:
         if self._transport is not None:
