@@ -177,7 +177,7 @@ def _round_half_up(value: float) -> int:
 
 
 def _trunc(value: float, places: int = 0) -> float:
-    scale = 10 ** max(int(places), 0)
+    scale: int = 10 ** max(int(places), 0)
     return math.trunc(value * scale) / scale
 
 
