@@ -1,6 +1,7 @@
 """``wheeltapper detector backtest, lint, new, migrate, why``: what the engine tells before and after the fact."""
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -116,6 +117,8 @@ def _register_why(group: Commands) -> None:
         example="wheeltapper detector why --data-dir /var/lib/wheeltapper ALARM_ID\n"
         "wheeltapper detector why --data-dir /var/lib/wheeltapper --at -10s ALARM_ID",
     )
+    # Lets ``--at -10s`` be a value, as argparse lets ``-10`` be one.
+    command._negative_number_matcher = re.compile(r"-\d+(\.\d+)?(ms|s|m|h|d)?$")
     command.add_argument("alarm", metavar="ALARM_ID", help="as the alarm list shows it")
     command.add_argument("--data-dir", required=True, metavar="DIR", help="where the server or gateway keeps judge.db")
     command.add_argument(
