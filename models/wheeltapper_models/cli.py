@@ -157,7 +157,9 @@ def _selection(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--sensors", action="append", default=[], metavar="C,…", help="columns to learn from; else all")
     group.add_argument("--ignore", action="append", default=[], metavar="C,…", help="columns to leave out")
     group.add_argument("--labels", default="", metavar="CSV", help="abnormal times: start,end per line")
-    group.add_argument("--label-column", default="", metavar="C", help="a column that is not 0 where a row is abnormal")
+    group.add_argument(
+        "--label-column", default="", metavar="C", help="a column that is not 0 or blank where a row is abnormal"
+    )
     group.add_argument("--rate", default="", metavar="PT5M", help="resample to one row per PT1S … PT1H")
 
 
@@ -182,7 +184,7 @@ def _judging(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-column", default="", metavar="C", help="the column of times; else it is found")
     parser.add_argument("--labels", default="", metavar="CSV", help="abnormal times: start,end per line")
     parser.add_argument(
-        "--label-column", default="", metavar="C", help="a column that is not 0 where a row is abnormal"
+        "--label-column", default="", metavar="C", help="a column that is not 0 or blank where a row is abnormal"
     )
     parser.add_argument("--rows", default="", metavar="A:B", help="judge these rows only, 0-based, B left out")
     parser.add_argument(

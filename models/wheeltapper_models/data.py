@@ -195,8 +195,8 @@ def _find_times(
 
 def _numbers(cells: list[str]) -> tuple[Floats, int] | None:
     """The cells as numbers and how many are none, or None where most are none."""
-    try:
-        return _finite(np.array(cells, dtype=np.str_).astype(np.float64)), 0
+    try:  # the quick way: all at once, where missing cells are blank or NaN
+        return _finite(np.array([cell or "nan" for cell in cells], dtype=np.str_).astype(np.float64)), 0
     except ValueError:
         pass
     read = [number_of(cell) for cell in cells]

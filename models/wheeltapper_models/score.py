@@ -15,6 +15,7 @@ from wheeltapper_models.resample import resample
 from wheeltapper_models.session import Floats, Session
 
 _BATCH = 4096
+Places = slice | NDArray[np.int64]
 _DAY_MS = 86_400_000
 
 
@@ -140,17 +141,20 @@ def _judge(session: Session, rows: Floats, units: list[NDArray[np.int64]]) -> tu
     return score, anomaly, shares
 
 
-def _batches(session: Session, rows: int, units: list[NDArray[np.int64]]) -> Iterator[tuple[NDArray[np.int64], Floats]]:
+def _batches(session: Session, rows: int, units: list[NDArray[np.int64]]) -> Iterator[tuple[Places, Floats]]:
     """Places of rows to judge in one call and their states, which the caller overwrites with the next ones."""
     if not session.card.state_size:
         for start in range(0, rows, _BATCH):
-            batch = np.arange(start, min(start + _BATCH, rows))
-            yield batch, session.start(len(batch))
+            stop = min(start + _BATCH, rows)
+            yield slice(start, stop), session.start(stop - start)
         return
     units = sorted(units, key=len, reverse=True)
     states = session.start(len(units))
+    if len(units) == 1:
+        yield from ((slice(place, place + 1), states) for place in range(rows))
+        return
     lengths = np.array([len(unit) for unit in units])
-    for turn in range(int(lengths[0]) if len(units) else 0):
+    for turn in range(lengths.max(initial=0)):
         alive = int((lengths > turn).sum())
         yield np.array([unit[turn] for unit in units[:alive]]), states[:alive]
 

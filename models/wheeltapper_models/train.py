@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from wheeltapper.errors import DataError
 from wheeltapper_models.conditions import parse_condition
@@ -16,6 +17,7 @@ from wheeltapper_models.labels import labelled_rows, read_ranges
 from wheeltapper_models.resample import resample
 from wheeltapper_models.times import read_duration_ms, read_time
 
+HEALTHY = frozenset({"", "0", "normal", "none", "ok", "healthy", "good", "false", "no", "nan", "null"})
 GAP = 10  # usual steps between rows: after a longer one a new stretch begins
 
 
@@ -30,7 +32,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         rows: ``A:B``, 0-based, B left out, in each file; either may be empty.
         until: rows before this time.
         labels: a CSV of ``start,end`` of abnormal times.
-        label_column: a column that is not 0 where a row is abnormal.
+        label_column: a column that is not 0 where a row is abnormal, or names what is wrong.
         sensors: the columns to learn from; empty for all.
         ignore: columns to leave out.
         rate: resample to this, such as ``PT5M``.
@@ -90,9 +92,16 @@ def label(table: Table, labels: str, label_column: str) -> Table:
     if labels:
         known |= labelled_rows(table, read_ranges(Path(labels)))
     if label_column:
-        known |= np.nan_to_num(table.column(label_column)) != 0
+        known |= _abnormal_cells(table, label_column)
         table = table.without([label_column])
     return table.with_labels(known)
+
+
+def _abnormal_cells(table: Table, column: str) -> NDArray[np.bool_]:
+    """Where a column of numbers is not 0, or one of text names something other than health."""
+    if column in table.text:
+        return np.array([cell.strip().lower() not in HEALTHY for cell in table.text[column]])
+    return np.nan_to_num(table.column(column)) != 0
 
 
 def parse_rows(text: str, rows: int) -> tuple[int, int]:

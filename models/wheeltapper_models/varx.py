@@ -166,6 +166,7 @@ def _learn(
         "held_out_score_largest": round(float(healthy.max()), 4),
     }
     notes = [f"{column.name}: {', '.join(column.remarks)}" for column in inputs if column.remarks]
+    notes += [f"{name}: text, not used" for name in tables[0].text]
     return model, notes, scores
 
 
@@ -297,19 +298,30 @@ class _Solver:
 
     def _moments(self, learn: Mask) -> Iterator[_Moments]:
         """Means and centred products for each sensor that counts, over the rows where it was heard."""
-        whole: _Moments | None = None
+        whole = _sums_of(self._rows.features[learn])
         for sensor in np.flatnonzero(self._counts).tolist():
-            mask = learn & self._rows.heard[:, sensor]
-            if not np.array_equal(mask, learn):
-                yield _moments_of(sensor, self._rows.features[mask])
-                continue
-            whole = whole or _moments_of(sensor, self._rows.features[mask])
-            yield whole._replace(sensor=sensor)
+            unheard = learn & ~self._rows.heard[:, sensor]
+            yield _centred(sensor, whole.without(_sums_of(self._rows.features[unheard])) if unheard.any() else whole)
 
 
-def _moments_of(sensor: int, features: Doubles) -> _Moments:
-    centre = features.sum(axis=0) / max(len(features), 1)
-    return _Moments(sensor, centre, features.T @ features - len(features) * np.outer(centre, centre))
+class _Sums(NamedTuple):
+    """Number, sums and products of rows; those of some rows can be taken out again."""
+
+    number: int
+    total: Doubles
+    products: Doubles
+
+    def without(self, other: "_Sums") -> "_Sums":
+        return _Sums(self.number - other.number, self.total - other.total, self.products - other.products)
+
+
+def _sums_of(features: Doubles) -> _Sums:
+    return _Sums(len(features), features.sum(axis=0), features.T @ features)
+
+
+def _centred(sensor: int, sums: _Sums) -> _Moments:
+    centre = sums.total / max(sums.number, 1)
+    return _Moments(sensor, centre, sums.products - sums.number * np.outer(centre, centre))
 
 
 def _strengths(text: str) -> Doubles:

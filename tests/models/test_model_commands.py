@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from wheeltapper_models.card import read_card
+from wheeltapper_models.commands import KIND_NAMES
 from wheeltapper_models.data import read_table
+from wheeltapper_models.kinds import KINDS
 from wheeltapper_models.ranking import area_under_curve, average_precision
-from wheeltapper_models.train import Request, prepare
+from wheeltapper_models.train import Request, label, prepare
 
 from tests.models.pumps import SENSORS, pump_values, write_csv
 from wheeltapper.cli import main
@@ -89,6 +91,21 @@ def test_a_resampled_model_scores_one_row_per_interval(pump, tmp_path, capsys):
     rows = lines_of(capsys.readouterr().out)
     assert [row["row"] for row in rows][:3] == [0, 5, 10]
     assert len(rows) == 121
+
+
+def test_a_label_column_may_hold_numbers_or_words(tmp_path):
+    path = tmp_path / "labelled.csv"
+    path.write_text("a,bad,fault\n1,0,\n2,1,leak\n3,,normal\n4,2,wear\n")
+    table = read_table(path)
+
+    masks = [label(table, "", column).labelled for column in ("bad", "fault")]
+
+    assert [mask.tolist() for mask in masks if mask is not None] == [[False, True, False, True]] * 2
+    assert label(table, "", "fault").names == ("a", "bad")
+
+
+def test_the_command_line_knows_every_kind():
+    assert set(KIND_NAMES) == set(KINDS)
 
 
 def test_a_table_is_cut_where_time_jumps(tmp_path):
