@@ -101,7 +101,7 @@ def _abnormal_cells(table: Table, column: str) -> NDArray[np.bool_]:
     """Where a column of numbers is not 0, or one of text names something other than health."""
     if column in table.text:
         return np.array([cell.strip().lower() not in HEALTHY for cell in table.text[column]])
-    return np.nan_to_num(table.column(column)) != 0
+    return np.asarray(np.nan_to_num(table.column(column)) != 0)
 
 
 def parse_rows(text: str, rows: int) -> tuple[int, int]:
