@@ -45,6 +45,9 @@ def round_down(value: float) -> np.float32:
     return np.nextafter(rounded, np.float32(-np.inf)) if float(rounded) > value else rounded
 
 
+_WORTH_THREADS = 1_000_000  # cells; below, threads cost more than they bring
+
+
 class _Nodes:
     """The columns of the node table that TreeEnsembleRegressor wants."""
 
@@ -120,6 +123,7 @@ def boost(
         "min_data_in_leaf": int(np.clip(len(target) // 100, 5, 40)),
         "use_missing": False,
         "deterministic": True,
+        "num_threads": 1 if features.size < _WORTH_THREADS else 0,
         "force_col_wise": True,
         "seed": seed,
         "verbosity": -1,
