@@ -91,16 +91,17 @@ class Reach(msgspec.Struct):
     exact: bool = True
 
 
-def explore(survey: Survey, *, serial: bool = False) -> Reach:
+def explore(survey: Survey, *, serial: bool = False, fine_work: int | None = None) -> Reach:
     """
     Everything that may happen to a detector from its creation on.
 
     Args:
         survey: a definition without structural errors.
         serial: its evaluation method.
+        fine_work: how much work to spend before alternatives are joined; more is more exact.
     """
     try:
-        return _Explorer(survey, serial).run()
+        return _Explorer(survey, serial, _FINE_WORK if fine_work is None else fine_work).run()
     except _TooMuchError:
         return _everything(survey)
 
@@ -122,9 +123,10 @@ def _everything(survey: Survey) -> Reach:
 
 
 class _Explorer:
-    def __init__(self, survey: Survey, serial: bool) -> None:
+    def __init__(self, survey: Survey, serial: bool, fine_work: int) -> None:
         self._survey = survey
         self._serial = serial
+        self._fine_work = fine_work
         self._reach = Reach()
         self._inputs = sorted(survey.input_names()) or [""]
         self._thresholds = _thresholds(survey)
@@ -145,7 +147,7 @@ class _Explorer:
 
     @property
     def _coarse(self) -> bool:
-        return self._work > _FINE_WORK
+        return self._work > self._fine_work
 
     def run(self) -> Reach:
         for name in self._inputs:
