@@ -1,6 +1,7 @@
 """The commands of this room."""
 
 import argparse
+import os
 from pathlib import Path
 
 from wheeltapper.cli import Commands
@@ -33,7 +34,7 @@ def _run(options: argparse.Namespace) -> int:
     from wheeltapper_components.gateway import Gateway, run_until_told
     from wheeltapper_components.settings import load_settings
 
-    settings = load_settings(options.config)
+    settings = load_settings(options.config, os.environ)
     set_up(settings.log_level)
     run_until_told(Gateway(settings, SystemClock()))
     return 0

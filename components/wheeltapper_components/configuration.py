@@ -14,7 +14,7 @@ import msgspec
 
 from wheeltapper.clock import Clock
 from wheeltapper.errors import SettingsError, WheeltapperError
-from wheeltapper_components.settings import GatewaySettings, convert_settings
+from wheeltapper_components.settings import GatewaySettings, convert_settings, with_member
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +46,13 @@ def coerce(values: Tree, old: GatewaySettings) -> tuple[GatewaySettings, list[st
     problems: list[str] = []
     for path, value in _leaves(values):
         try:
-            convert_settings(_with(good, path, value), "configuration")
+            convert_settings(with_member(good, path, value), "configuration")
         except SettingsError as error:
             problems.append(f"{error}; the old value stays")
             value = _at(known, path)
             if value is None:
                 continue
-        good = _with(good, path, value)
+        good = with_member(good, path, value)
     return convert_settings(good, "configuration"), problems
 
 
@@ -62,14 +62,6 @@ def _leaves(tree: Tree, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
             yield from _leaves(value, (*path, name))
         else:
             yield (*path, name), value
-
-
-def _with(tree: Tree, path: tuple[str, ...], value: Any) -> Tree:
-    name, *rest = path
-    if rest:
-        below = tree.get(name)
-        value = _with(below if isinstance(below, dict) else {}, tuple(rest), value)
-    return {**tree, name: value}
 
 
 def _at(tree: Any, path: tuple[str, ...]) -> Any:

@@ -17,7 +17,7 @@ import msgspec
 from wheeltapper_models.slot import Judged, SensorRow
 
 from wheeltapper.clock import Clock
-from wheeltapper.errors import MessageError, ModelError, SettingsError, UnavailableError
+from wheeltapper.errors import MessageError, SettingsError, UnavailableError
 from wheeltapper.messages import Reading, Value
 from wheeltapper.outbox import Put
 from wheeltapper.topics import filter_of, topic_of
@@ -279,17 +279,18 @@ class Inference:
         for seat, item in segment:
             by_seat.setdefault(id(seat), []).append(item)
         seats = {id(seat): seat for seat, _item in segment}
-        puts: list[Put] = []
-        for place, items in by_seat.items():
-            rows = [SensorRow(item.reading.thing, usable(item.reading.values), item.reading.time_ms) for item in items]
-            try:
-                judged = seats[place].score(rows, self._clock.monotonic)
-            except ModelError as error:
-                self.counts.failed += len(items)
-                log.error("%s: %d readings not scored: %s", seats[place].label, len(items), error)
-                continue
-            puts += self._predictions(items, judged)
-        return puts
+        return [put for place, items in by_seat.items() for put in self._score_by(seats[place], items)]
+
+    def _score_by(self, seat: Seat, items: Sequence[Item]) -> list[Put]:
+        rows = [SensorRow(item.reading.thing, usable(item.reading.values), item.reading.time_ms) for item in items]
+        try:
+            return self._predictions(items, seat.score(rows, self._clock.monotonic))
+        except Exception as error:  # whatever it is, one reading must not hold up the others
+            if len(items) > 1:
+                return [put for item in items for put in self._score_by(seat, [item])]
+            self.counts.failed += 1
+            log.error("%s: a reading of %s was not scored: %s", seat.label, items[0].reading.thing, error)
+            return []
 
     def _predictions(self, items: Iterable[Item], judged: Iterable[Judged]) -> list[Put]:
         now = self._clock.time_ms()
@@ -347,6 +348,6 @@ class Inference:
 def usable(values: dict[str, Value]) -> dict[str, Value]:
     """A reading's values without numbers that a float32 model cannot bear."""
     return {
-        name: None if isinstance(value, float | int) and not abs(value) < _LARGEST else value
+        name: None if isinstance(value, float | int) and not -_LARGEST < value < _LARGEST else value
         for name, value in values.items()
     }

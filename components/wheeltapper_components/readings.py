@@ -14,10 +14,15 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from wheeltapper.errors import MessageError
 from wheeltapper.messages import Reading, decode_reading
 from wheeltapper_components.settings import OrderSettings
 
 T = TypeVar("T")
+
+_EARLIEST_MS = -62_135_596_800_000  # year 1
+_LATEST_MS = 253_402_300_799_999  # year 9999
+_LONGEST_ID = 256
 
 
 def read_reading(payload: bytes, thing: str, arrival_ms: int) -> Reading:
@@ -25,9 +30,16 @@ def read_reading(payload: bytes, thing: str, arrival_ms: int) -> Reading:
     Decode a reading; NaN and infinities, which are no JSON and yet common, count as null.
 
     Raises:
-        MessageError: not a reading even so.
+        MessageError: not a reading even so, or its time or its id cannot be one.
     """
-    return decode_reading(mended(payload), thing=thing, arrival_ms=arrival_ms)
+    reading = decode_reading(mended(payload), thing=thing, arrival_ms=arrival_ms)
+    if not _EARLIEST_MS <= reading.time_ms <= _LATEST_MS:
+        raise MessageError(f"reading: time_ms {reading.time_ms} is no time; milliseconds since the epoch are wanted")
+    if len(reading.message_id) > _LONGEST_ID:
+        raise MessageError(
+            f"reading: its message_id has {len(reading.message_id)} characters; {_LONGEST_ID} are allowed"
+        )
+    return reading
 
 
 def mended(payload: bytes) -> bytes:

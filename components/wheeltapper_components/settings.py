@@ -1,10 +1,11 @@
 """
-What a gateway is told: TOML off Greengrass, component configuration on it, one shape for both.
+What a gateway is told: TOML and environment off Greengrass, component configuration on it, one shape for both.
 
 Every default is a gateway that works: it scores what arrives at once, keeps predictions for a week while the link is away,
 and refuses a model it cannot verify.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,9 @@ import msgspec
 
 from wheeltapper import topics
 from wheeltapper.errors import SettingsError
-from wheeltapper.transport.settings import BrokerSettings
+from wheeltapper.transport.settings import BrokerSettings, decode_path
+
+ENVIRONMENT_PREFIX = "WHEELTAPPER_GATEWAY__"
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[int, msgspec.Meta(ge=0)]
@@ -215,20 +218,17 @@ def convert_settings(values: dict[str, Any], where: str) -> GatewaySettings:
         SettingsError: names the member.
     """
     try:
-        return msgspec.convert(values, GatewaySettings, strict=False, dec_hook=_path)
+        return msgspec.convert(values, GatewaySettings, strict=False, dec_hook=decode_path)
     except msgspec.ValidationError as error:
         raise SettingsError(f"{where}: {error}") from error
 
 
-def _path(type_: type, value: Any) -> Any:
-    if type_ is Path and isinstance(value, str):
-        return Path(value)
-    raise NotImplementedError(f"{type_.__name__} from {value!r}")
-
-
-def load_settings(path: Path) -> GatewaySettings:
+def load_settings(path: Path, environment: Mapping[str, str] | None = None) -> GatewaySettings:
     """
-    Settings from a TOML file; relative paths in it are relative to its folder.
+    Settings from a TOML file, then from the environment; relative paths are relative to the file's folder.
+
+    Args:
+        environment: variables; ``WHEELTAPPER_GATEWAY__BROKER__URL`` goes before ``url`` in ``[broker]``, and so on.
 
     Raises:
         SettingsError: the file cannot be read, or says something that cannot be; names the member.
@@ -241,7 +241,24 @@ def load_settings(path: Path) -> GatewaySettings:
         raise SettingsError(f"{path}: not TOML: {error}") from error
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: not a table of settings")
+    for name, text in (environment or {}).items():
+        if name.startswith(ENVIRONMENT_PREFIX):
+            values = with_member(values, tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")), text)
     return resolve_paths(convert_settings(values, str(path)), path.absolute().parent)
+
+
+def with_member(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """
+    The same nested tables with one member set.
+
+    >>> with_member({"broker": {"url": "a"}}, ("broker", "client_id"), "b")
+    {'broker': {'url': 'a', 'client_id': 'b'}}
+    """
+    name, *rest = path
+    if rest:
+        below = tree.get(name)
+        value = with_member(below if isinstance(below, dict) else {}, tuple(rest), value)
+    return {**tree, name: value}
 
 
 def resolve_paths(settings: GatewaySettings, base: Path) -> GatewaySettings:

@@ -15,6 +15,7 @@ from wheeltapper_components.readings import OrderBuffer, SeenIds
 from wheeltapper_components.settings import GatewaySettings, GreengrassSettings, OutputSettings, load_settings
 
 from wheeltapper.clock import ManualClock
+from wheeltapper.errors import SettingsError
 from wheeltapper.messages import Contribution, ModelName, Prediction, Reading
 from wheeltapper.transport import Handler
 
@@ -245,6 +246,34 @@ def test_the_order_buffer_gives_everything_once_and_holds_nothing_for_long(
 
     assert sorted(out) == list(range(len(arrivals)))
     assert buffer.due_ms() is None
+
+
+def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text('[broker]\nurl = "mqtt://a:1"\n')
+
+    settings = load_settings(
+        path, {"WHEELTAPPER_GATEWAY__BROKER__URL": "mqtt://b:2", "WHEELTAPPER_GATEWAY__HEALTH_S": "2.5"}
+    )
+
+    assert (settings.broker.url, settings.health_s) == ("mqtt://b:2", 2.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[broken", "not TOML"),
+        ("colour = 1", "colour"),
+        ("[output]\nmax_bytes = 1", "max_bytes"),
+        ('health_s = "soon"', "health_s"),
+    ],
+)
+def test_wrong_settings_are_named(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text(text)
+
+    with pytest.raises(SettingsError, match=said):
+        load_settings(path)
 
 
 def test_relative_paths_in_settings_begin_at_their_file(tmp_path: Path) -> None:

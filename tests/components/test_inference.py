@@ -1,12 +1,15 @@
 """What becomes of readings: each irregularity has one treatment."""
 
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from wheeltapper_components.settings import (
     ModelSettings,
     OrderSettings,
@@ -218,6 +221,31 @@ def test_what_is_no_reading_is_counted_and_dropped(make: Make, payload: bytes) -
 
     assert gateway.inference.counts.malformed == 1
     assert gateway.scored() == ["m1"]
+
+
+NUMBERS = st.integers() | st.floats() | st.sampled_from([1e308, -1e39, 2**64, -(2**70), 10**400])
+VALUES = NUMBERS | st.none() | st.booleans() | st.text(max_size=5) | st.lists(st.integers(), max_size=2)
+NAMES = st.sampled_from(["TT01", "TT02", "time_ms", "message_id", "thing", "motorType", "score"])
+
+
+@settings(max_examples=15, phases=[Phase.explicit, Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.dictionaries(NAMES, VALUES).map(json.dumps).map(str.encode) | st.binary(max_size=40), max_size=6))
+def test_whatever_arrives_is_acknowledged_and_harms_no_later_reading(tmp_path: Path, payloads: list[bytes]) -> None:
+    folder = Path(tempfile.mkdtemp(dir=tmp_path))
+    write_small_model(folder / "model")
+    gateway = MemoryGateway(folder, output=OutputSettings(passthrough=True), order=OrderSettings(late_ms=0))
+    for payload in payloads:
+        gateway.send_raw(payload)
+    gateway.run()
+    before = gateway.inference.counts.predictions
+
+    gateway.send(1_000_000, 1_000_001, 1_000_002, thing="motor-2")
+    gateway.run()
+
+    assert gateway._local_client.unacknowledged == 0
+    assert gateway.inference.counts.predictions >= before + 2
+    assert all(len(payload) <= 4_000 for topic, payload in gateway.local.published if topic.endswith("/prediction"))
+    gateway.close()
 
 
 def test_a_reading_without_an_id_is_never_taken_for_a_repeat(make: Make) -> None:

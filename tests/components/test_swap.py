@@ -265,6 +265,19 @@ def test_a_restart_in_the_middle_of_a_trial_promotes_nobody(versions: Versions) 
     assert versions.serving() == "1.0.0"
 
 
+def test_a_version_that_is_named_serves_although_there_is_a_higher_one(versions: Versions) -> None:
+    versions.add("1.0.0")
+    versions.add("1.1.0")
+    gateway = MemoryGateway(
+        versions.tmp_path, models=[ModelSettings(things=["*"], folder=versions.folder, version="1.0.0")]
+    )
+    versions.gateway = gateway
+
+    versions.look()
+
+    assert versions.serving() == "1.0.0"
+
+
 def test_a_removed_version_gives_way_to_the_one_below(versions: Versions) -> None:
     versions.add("1.0.0")
     newer = versions.add("1.1.0")
