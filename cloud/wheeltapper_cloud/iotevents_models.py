@@ -5,6 +5,8 @@ import uuid
 from typing import Any
 
 from wheeltapper.detector.analysis import analyse, blocking_errors
+from wheeltapper.detector.model import read_alarm_model
+from wheeltapper.detector.plan import make_alarm_plan
 from wheeltapper_cloud.iotevents_account import (
     Account,
     Call,
@@ -159,10 +161,13 @@ class AlarmModels:
         self._versions = _Versions(account, "alarmModel")
 
     def create_alarm_model(self, call: Call) -> dict[str, Any]:
+        self._check(call)
         most = self._account.settings.limits.alarm_models
         return self._outcome(self._versions.create(call.request["alarmModelName"], call, most))
 
     def update_alarm_model(self, call: Call) -> dict[str, Any]:
+        self._account.resource("alarmModel", call.request["alarmModelName"])
+        self._check(call)
         return self._outcome(self._versions.update(call.request["alarmModelName"], call))
 
     def delete_alarm_model(self, call: Call) -> dict[str, Any]:
@@ -184,6 +189,13 @@ class AlarmModels:
             self._outcome(found) | {"alarmModelName": found.name, "roleArn": found.body["roleArn"]} for found in page
         ]
         return {"alarmModelVersionSummaries": summaries, **token}
+
+    def _check(self, call: Call) -> None:
+        """
+        Raises:
+            DefinitionError: the rule cannot be read, or names an input that does not exist.
+        """
+        make_alarm_plan(read_alarm_model(call.request), inputs=self._account.inputs())
 
     def _outcome(self, found: Resource) -> dict[str, Any]:
         return {

@@ -274,8 +274,9 @@ def test_a_broken_update_leaves_the_version_in_force(tmp_path):
     assert (status, described[0], len(versions)) == (400, 200, 1)
 
 
-def test_a_broken_alarm_rule_leaves_nothing_behind(tmp_path):
-    rule = {"simpleRule": {"inputProperty": "$input.In.", "comparisonOperator": "GREATER", "threshold": "1"}}
+@pytest.mark.parametrize("property_text", ["$input.In.", "$input.Missing.v", "1"])
+def test_a_broken_alarm_rule_leaves_nothing_behind(tmp_path, property_text):
+    rule = {"simpleRule": {"inputProperty": property_text, "comparisonOperator": "GREATER", "threshold": "1"}}
     with serving(tmp_path) as cloud:
         create_input(cloud)
         status = cloud.call("POST", "/alarm-models", {"alarmModelName": "a", "roleArn": ROLE, "alarmRule": rule})[0]
