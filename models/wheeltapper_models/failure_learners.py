@@ -88,7 +88,7 @@ def cross_validate(features: Singles, event: Mask, groups: NDArray[np.int64], se
         DataError: events or their absence are in too few groups.
     """
     trees, logistic = np.zeros(len(event)), np.zeros(len(event))
-    for test in _folds(event, groups, seed):
+    for test in folds_of(event, groups, seed):
         train = ~test
         if not event[train].any() or event[train].all():
             raise DataError("failures, or healthy rows, are in one unit alone; give data of more units")
@@ -138,7 +138,7 @@ def _boost(features: Singles, event: Mask, seed: int) -> Any:
     return boost(features, event.astype(np.float64), "binary", ROUNDS, seed=seed, **TREES)
 
 
-def _folds(event: Mask, groups: NDArray[np.int64], seed: int) -> Iterator[Mask]:
+def folds_of(event: Mask, groups: NDArray[np.int64], seed: int) -> Iterator[Mask]:
     """Masks of the rows to judge: groups dealt out so that each fold has its share of those with an event."""
     rng = np.random.default_rng(seed)
     names, group = np.unique(groups, return_inverse=True)
