@@ -15,6 +15,7 @@ import json
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -29,7 +30,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.loopback import free_port, wait_for_port
+from tests.loopback import wait_for_port
 
 KEYS = 5
 _STEP = {"setVariable": {"variableName": "count", "value": "$variable.count + 1"}}
@@ -60,12 +61,21 @@ def model() -> dict[str, Any]:
     }
 
 
+def _own_port() -> int:
+    """A free port below those that the system hands out, for one that must stay ours while nobody listens on it."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+
+
 class Site:
     """A broker that stays and a companion that is killed."""
 
     def __init__(self, folder: Path, mosquitto: str) -> None:
         self.folder = folder
-        self.broker_port, self.port = free_port(), free_port()
+        self.broker_port, self.port = _own_port(), _own_port()
         (folder / "mosquitto.conf").write_text(
             f"listener {self.broker_port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n"
             "max_queued_messages 0\nmax_inflight_messages 0\n"
@@ -93,7 +103,11 @@ class Site:
                 stdout=log,
                 stderr=log,
             )
-        wait_for_port(self.port, 60)
+        try:
+            wait_for_port(self.port, 60)
+        except TimeoutError as error:
+            said = (self.folder / "companion.log").read_text()[-2000:]
+            raise RuntimeError(f"the companion did not start; it said: {said}") from error
 
     def wait_for_subscription(self) -> None:
         """Return when the companion hears the broker: it says so of a message that is no JSON."""
@@ -200,11 +214,21 @@ class Load:
         while not self._stop.is_set():
             key = f"q{random.randrange(KEYS)}"
             content = {"message_id": f"mqtt-{next(self._numbers)}", "key": key}
-            client.publish(f"tick/{key}", json.dumps(content), qos=1).wait_for_publish(30)
+            while not _published(client, f"tick/{key}", json.dumps(content)):
+                time.sleep(0.1)
             self.accepted[key] += 1
             time.sleep(0.001)
         client.disconnect()
         client.loop_stop()
+
+
+def _published(client: paho.Client, topic: str, content: str) -> bool:
+    try:
+        sent = client.publish(topic, content, qos=1)
+        sent.wait_for_publish(30)
+    except (RuntimeError, ValueError):
+        return False
+    return sent.is_published()
 
 
 def _base64(content: dict[str, Any]) -> str:

@@ -45,6 +45,8 @@ DATABASE = "judge.db"
 
 _BATCH_MESSAGES = 20_000
 _IDLE_S = 1.0
+# What waits beside the journal goes with the next row; when none comes for so long, by itself.
+_LINGER_S = 0.1
 _CHECKPOINT_S = 0.5
 _MEASURE_S = 2.0
 
@@ -491,10 +493,11 @@ class Judge:
 
     def _patience_s(self) -> float:
         core = self._running()
-        if core.snapshots.in_round or core.ledger.waiting:
+        if core.snapshots.in_round:
             return 0.0
+        idle_s = _LINGER_S if core.ledger.waiting else _IDLE_S
         due_ms = core.next_timer_ms()
-        return _IDLE_S if due_ms is None else min(max((due_ms - self._now()) / 1000, 0.0), _IDLE_S)
+        return idle_s if due_ms is None else min(max((due_ms - self._now()) / 1000, 0.0), idle_s)
 
     def _work(self, work: Sequence[Batch | _Call[Any]]) -> None:
         """Timers that are due, then what was handed over, in order, then upkeep."""
@@ -512,7 +515,7 @@ class Judge:
         if batches:
             core.accept(batches, now_ms)
         self._fire_timers(core, now_ms)
-        self._upkeep(core, now_ms, idle=not self._queue)
+        self._upkeep(core, now_ms, idle=not work)
 
     def _fire_timers(self, core: Core, now_ms: int) -> None:
         try:
