@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +14,13 @@ from wheeltapper.judge import JudgeSettings
 
 ROLE = "arn:aws:iam::123456789012:role/r"
 ATTRIBUTES = {"attributes": [{"jsonPath": "v"}, {"jsonPath": "id"}]}
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A companion that holds nothing, for requests that change nothing."""
+    with serving(tmp_path_factory.mktemp("empty")) as cloud:
+        yield cloud
 
 
 def definition(name: str = "In", state: str = "A") -> dict[str, Any]:
@@ -85,9 +93,8 @@ def test_a_singletons_list_ends_after_its_one_detector(tmp_path):
 
 
 @pytest.mark.parametrize("token", ["x", "%00", "WyJMaXN0SW5wdXRzIl0=", "WyJMaXN0RGV0ZWN0b3JzIiwgImEiXQ=="])
-def test_a_token_of_another_making_is_refused(tmp_path, token):
-    with serving(tmp_path) as cloud:
-        status, _, headers = cloud.call("GET", f"/inputs?nextToken={token}")
+def test_a_token_of_another_making_is_refused(empty, token):
+    status, _, headers = empty.call("GET", f"/inputs?nextToken={token}")
 
     assert (status, headers["x-amzn-errortype"]) == (400, "InvalidRequestException")
 
@@ -305,10 +312,9 @@ def test_an_asset_property_routes_to_the_alarm_models_that_judge_it(tmp_path):
         [{"key": f"k{n}", "value": ""} for n in range(51)],
     ],
 )
-def test_tags_that_aws_would_not_take_are_refused(tmp_path, tags):
-    with serving(tmp_path) as cloud:
-        body = {"inputName": "In", "inputDefinition": ATTRIBUTES, "tags": tags}
-        status, _, headers = cloud.call("POST", "/inputs", body)
+def test_tags_that_aws_would_not_take_are_refused(empty, tags):
+    body = {"inputName": "In", "inputDefinition": ATTRIBUTES, "tags": tags}
+    status, _, headers = empty.call("POST", "/inputs", body)
 
     assert (status, headers["x-amzn-errortype"]) == (400, "InvalidRequestException")
 
@@ -316,10 +322,8 @@ def test_tags_that_aws_would_not_take_are_refused(tmp_path, tags):
 @pytest.mark.parametrize(
     "arn", ["arn:aws:iotevents:us-east-1:123456789012:input/Nope", "arn:aws:iotevents:x:1:input/In"]
 )
-def test_tags_of_what_is_not_there_are_not_found(tmp_path, arn):
-    with serving(tmp_path) as cloud:
-        create_input(cloud)
-        status, _, headers = cloud.call("GET", f"/tags?resourceArn={arn}")
+def test_tags_of_what_is_not_there_are_not_found(empty, arn):
+    status, _, headers = empty.call("GET", f"/tags?resourceArn={arn}")
 
     assert (status, headers["x-amzn-errortype"]) == (404, "ResourceNotFoundException")
 
@@ -337,10 +341,9 @@ def test_a_variable_that_is_no_literal_refuses_its_entry(tmp_path, value):
     assert status == 400 or refused[0]["errorCode"] == "InvalidRequestException"
 
 
-def test_more_than_ten_alarm_requests_refuse_the_batch(tmp_path):
+def test_more_than_ten_alarm_requests_refuse_the_batch(empty):
     requests = [{"requestId": f"r{n}", "alarmModelName": "a"} for n in range(11)]
-    with serving(tmp_path) as cloud:
-        status = cloud.call("POST", "/alarms/acknowledge", {"acknowledgeActionRequests": requests})[0]
+    status = empty.call("POST", "/alarms/acknowledge", {"acknowledgeActionRequests": requests})[0]
 
     assert status == 400
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 from wheeltapper_cloud.guard import Guard
@@ -15,12 +16,19 @@ from wheeltapper_cloud.settings import CloudSettings, ServerSettings, load
 from wheeltapper_cloud.signature import SignedRequest
 from wheeltapper_cloud.wire import ServiceError
 
-from tests.companion import serving
+from tests.companion import Served, serving
 from tests.loopback import wait_for_port
 from wheeltapper import topics
 from wheeltapper.clock import ManualClock, SystemClock
 from wheeltapper.errors import SettingsError, UnavailableError
 from wheeltapper.transport.memory import MemoryBroker
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A companion that holds nothing, for requests that change nothing."""
+    with serving(tmp_path_factory.mktemp("empty")) as cloud:
+        yield cloud
 
 
 @pytest.mark.parametrize(
@@ -35,18 +43,16 @@ from wheeltapper.transport.memory import MemoryBroker
         ("GET", "/inputs/%FF%00", None, 400, "InvalidRequestException"),
     ],
 )
-def test_every_error_has_its_code_its_status_and_a_message(tmp_path, method, uri, body, status, code):
-    with serving(tmp_path) as cloud:
-        answer = cloud.call(method, uri, body)
+def test_every_error_has_its_code_its_status_and_a_message(empty, method, uri, body, status, code):
+    answer = empty.call(method, uri, body)
 
     assert (answer[0], answer[2]["x-amzn-errortype"]) == (status, code)
     assert answer[1]["message"]
     assert len(answer[2]["x-amzn-requestid"]) == 36
 
 
-def test_an_unknown_resource_is_named_as_aws_names_it(tmp_path):
-    with serving(tmp_path) as cloud:
-        answer = cloud.call("GET", "/inputs/NoSuchInput")[1]
+def test_an_unknown_resource_is_named_as_aws_names_it(empty):
+    answer = empty.call("GET", "/inputs/NoSuchInput")[1]
 
     assert answer == {"message": "Input of name: NoSuchInput not found"}
 
@@ -97,9 +103,8 @@ def test_a_request_whose_sender_leaves_is_not_carried_out(tmp_path):
 
 
 @pytest.mark.parametrize("headers", [{"Origin": "https://evil.example"}, {"Host": "evil.example:8600"}])
-def test_without_keys_a_web_page_may_not_call(tmp_path, headers):
-    with serving(tmp_path) as cloud:
-        status, _, answered = cloud.call("GET", "/inputs", None, headers)
+def test_without_keys_a_web_page_may_not_call(empty, headers):
+    status, _, answered = empty.call("GET", "/inputs", None, headers)
 
     assert (status, answered["x-amzn-errortype"]) == (403, "AccessDeniedException")
 
