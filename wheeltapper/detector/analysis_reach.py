@@ -44,8 +44,8 @@ _MAX_PATHS = 64
 _MAX_PER_STATE = 24
 _WIDEN_AFTER = 5
 # Work is counted in nodes of conditions; beyond the last bound nothing is claimed any more.
-_FINE_WORK = 30_000
-_MOST_WORK = 90_000
+_FINE_WORK = 15_000
+_MOST_WORK = 45_000
 
 
 class Configuration(msgspec.Struct, frozen=True):

@@ -382,9 +382,13 @@ def _limited(found: Iterable[Case]) -> list[Case]:
 
 def join_facts(left: Facts, right: Facts) -> Facts:
     """What holds in either."""
-    out: dict[Fact, Possible] = {}
-    for fact in left.keys() | right.keys():
-        out[fact] = iv.join(_default(fact, left), _default(fact, right))
+    out: dict[Fact, Possible] = dict(left)
+    for fact, found in left.items():
+        other = right.get(fact)
+        if other is not found:
+            out[fact] = iv.join(found, _default(fact, right) if other is None else other)
+    for fact in right.keys() - left.keys():
+        out[fact] = iv.join(_default(fact, left), right[fact])
     return out
 
 
