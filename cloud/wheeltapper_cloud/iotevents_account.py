@@ -7,18 +7,21 @@ judge catch up, so that what an operation has answered is always so.
 
 import base64
 import binascii
+import logging
 import threading
 from typing import Any, TypeVar
 
 import msgspec
 
 from wheeltapper.clock import Clock
-from wheeltapper.errors import WheeltapperError
+from wheeltapper.errors import DefinitionError, WheeltapperError
 from wheeltapper.judge import Deployment, Judge
 from wheeltapper_cloud.evaluations import EvaluationLog
 from wheeltapper_cloud.settings import CloudSettings
 from wheeltapper_cloud.store import Kind, Resource, Store
 from wheeltapper_cloud.wire import ServiceError
+
+log = logging.getLogger(__name__)
 
 PAGE = 250
 LOGGING = "logging"
@@ -54,6 +57,7 @@ class Account:
         self.settings = settings
         self.clock = clock
         self.lock = threading.RLock()
+        self._failed: set[tuple[Kind, str]] = set()
 
     def start(self) -> None:
         """Let the judge catch up with the store."""
@@ -71,8 +75,21 @@ class Account:
                     self.judge.withdraw(name, kind=kind)
             for key, found in wanted.items():
                 if key not in in_force:
-                    self.judge.deploy(_deployment(found))
+                    self._deploy_again(found)
             self.evaluations.apply(self.store.option(LOGGING))
+
+    def _deploy_again(self, found: Resource) -> None:
+        try:
+            self.judge.deploy(_deployment(found))
+        except DefinitionError as error:
+            log.error("%s %s: cannot be put in force: %s", found.kind, found.name, error)
+            self._failed.add((found.kind, found.name))
+
+    def status(self, found: Resource) -> str:
+        """Whether a version is in force."""
+        if found.version != found.latest:
+            return "INACTIVE"
+        return "FAILED" if (found.kind, found.name) in self._failed else "ACTIVE"
 
     def arn(self, kind: Kind, name: str) -> str:
         """The name by which all of AWS knows a resource."""
@@ -132,11 +149,13 @@ class Account:
             else:
                 self.store.remove_version(kind, name, found.version)
             raise
+        self._failed.discard((kind, name))
         return found
 
     def retire(self, kind: Kind, name: str, by: str) -> None:
         """Forget a model, its versions and its detectors."""
         self.store.remove(kind, name, self.arn(kind, name))
+        self._failed.discard((kind, name))
         self.judge.withdraw(name, kind=_judge_kind(kind), by=by)
 
 

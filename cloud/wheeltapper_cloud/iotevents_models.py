@@ -147,7 +147,7 @@ class DetectorModels:
             "roleArn": found.body["roleArn"],
             "creationTime": found.created_ms,
             "lastUpdateTime": found.updated_ms,
-            "status": _status(found),
+            "status": self._account.status(found),
             **_present(found.body, "key"),
             "evaluationMethod": found.body.get("evaluationMethod", "BATCH"),
         }
@@ -203,7 +203,7 @@ class AlarmModels:
             "alarmModelArn": self._account.arn("alarmModel", found.name),
             "alarmModelVersion": str(found.version),
             "lastUpdateTime": found.updated_ms,
-            "status": _status(found),
+            "status": self._account.status(found),
         }
 
 
@@ -259,7 +259,3 @@ class Analyses:
 
 def _present(body: dict[str, Any], member: str) -> dict[str, Any]:
     return {member: body[member]} if member in body else {}
-
-
-def _status(found: Resource) -> str:
-    return "ACTIVE" if found.version == found.latest else "INACTIVE"

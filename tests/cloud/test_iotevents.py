@@ -144,6 +144,21 @@ def test_the_judge_catches_up_with_a_store_that_went_ahead(tmp_path):
     assert in_force == ["kept"]
 
 
+def test_a_stored_model_that_cannot_be_put_in_force_any_more_has_failed_and_stops_nothing_else(tmp_path):
+    with serving(tmp_path) as cloud:
+        create_input(cloud)
+        create_model(cloud, "kept")
+        broken = {"roleArn": ROLE, "detectorModelDefinition": {"initialStateName": "Z", "states": []}}
+        cloud.companion._store.add("detectorModel", "broken", broken, {}, "")
+    with serving(tmp_path) as cloud:
+        found = [
+            cloud.call("GET", f"/detector-models/{name}")[1]["detectorModel"]["detectorModelConfiguration"]["status"]
+            for name in ("kept", "broken")
+        ]
+
+    assert found == ["ACTIVE", "FAILED"]
+
+
 def test_a_model_that_is_deleted_is_out_of_force(tmp_path):
     rule = {"simpleRule": {"inputProperty": "$input.In.v", "comparisonOperator": "GREATER", "threshold": "1"}}
     with serving(tmp_path) as cloud:

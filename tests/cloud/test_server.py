@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from wheeltapper_cloud.guard import Guard
@@ -162,6 +163,13 @@ def test_settings_that_cannot_be_meant_are_refused_by_name(tmp_path, text, said)
 
     with pytest.raises(SettingsError, match=said), serving(tmp_path / "data", load(tmp_path / "cloud.toml")):
         pass
+
+
+def test_the_settings_in_the_document_are_settings(tmp_path):
+    document = (Path(__file__).parents[2] / "docs" / "cloud.md").read_text()
+    (tmp_path / "cloud.toml").write_text(document.split("```toml\n")[1].split("```")[0])
+
+    assert load(tmp_path / "cloud.toml").rules[0].input == "Reading"
 
 
 def test_messages_from_the_broker_are_judged_and_the_news_published(tmp_path):
