@@ -13,6 +13,10 @@ if [ -f "$venv/.ok" ]; then
 fi
 rm -rf "$venv" "$work/wheels-$version"
 python=$(command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    echo "wheeltapper needs Python 3.11 or newer; $("$python" --version) is the newest here" >&2
+    exit 1
+fi
 "$python" -m venv "$venv"
 wheels=$artifacts/wheels
 if [ -f "$artifacts/wheels.zip" ]; then

@@ -226,7 +226,8 @@ def test_a_merged_configuration_takes_effect_without_a_restart_and_a_bad_one_doe
     assert bench.nucleus.connections == 1
 
 
-def test_optional_operations_are_asked_for_once(bench: Bench) -> None:
+def test_optional_operations_are_asked_for_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     bench.started()
     bench.send(0, 1)
     assert bench.wait(lambda: len(bench.predictions()) == 1)
@@ -236,6 +237,9 @@ def test_optional_operations_are_asked_for_once(bench: Bench) -> None:
     assert operations.count("SubscribeToComponentUpdates") == 1
     assert operations.count("SubscribeToIoTCoreConnectionStatus") == 1
     assert operations.count("UpdateThingShadow") <= 1
+    missing = [record.message for record in caplog.records if "not offered by this nucleus" in record.message]
+    assert len(missing) == (0 if bench.nucleus.profile == "classic" else 3)
+    assert all("ServiceError" in line for line in missing)  # lite sends no message with it
 
 
 def test_the_state_is_running_only_with_a_model_and_errored_where_none_can_be_loaded(bench: Bench) -> None:

@@ -228,7 +228,12 @@ VALUES = NUMBERS | st.none() | st.booleans() | st.text(max_size=5) | st.lists(st
 NAMES = st.sampled_from(["TT01", "TT02", "time_ms", "message_id", "thing", "motorType", "score"])
 
 
-@settings(max_examples=15, phases=[Phase.explicit, Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=15,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    deadline=None,
+)
 @given(st.lists(st.dictionaries(NAMES, VALUES).map(json.dumps).map(str.encode) | st.binary(max_size=40), max_size=6))
 def test_whatever_arrives_is_acknowledged_and_harms_no_later_reading(tmp_path: Path, payloads: list[bytes]) -> None:
     folder = Path(tempfile.mkdtemp(dir=tmp_path))

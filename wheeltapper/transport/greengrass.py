@@ -10,10 +10,8 @@ blocks the SDK's network thread: calls are asynchronous, and handlers run on one
 import contextlib
 import logging
 import os
-import queue
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future
 from typing import Any
 
 import awsiot.greengrasscoreipc as ipc
@@ -25,6 +23,7 @@ from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2
 from wheeltapper.clock import Clock, SystemClock
 from wheeltapper.errors import SettingsError, UnavailableError, WheeltapperError
 from wheeltapper.transport import Handler
+from wheeltapper.transport.serial import SerialExecutor
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +35,6 @@ _CALL_TIMEOUT_S = 5.0
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _PAUSE_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 _REFUSALS = 3
-_QUEUE = 10_000
 _NEVER = (model.UnauthorizedError, model.InvalidArgumentsError)
 
 Done = Callable[[bool], None]
@@ -44,40 +42,6 @@ Done = Callable[[bool], None]
 
 class TokenRefusedError(UnavailableError):
     """The nucleus does not know this process's token any more; only a restart of the process gets a new one."""
-
-
-class SerialExecutor(Executor):
-    """One worker with a bounded queue; what does not fit is dropped and counted. The SDK's own pool re-orders events."""
-
-    def __init__(self, size: int = _QUEUE) -> None:
-        self.dropped = 0
-        self._queue: queue.Queue[tuple[Callable[..., Any], tuple[Any, ...]] | None] = queue.Queue(size)
-        self._thread = threading.Thread(target=self._run, name="greengrass-events", daemon=True)
-        self._thread.start()
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **_kwargs: Any) -> Future[Any]:
-        try:
-            self._queue.put_nowait((fn, args))
-        except queue.Full:
-            self.dropped += 1
-            log.error("greengrass: an event was dropped, the worker is behind")
-        return Future()
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Nothing: the executor outlives each client that it serves; see ``stop``."""
-
-    def stop(self) -> None:
-        """End the worker after what it is doing."""
-        with contextlib.suppress(queue.Full):
-            self._queue.put_nowait(None)
-
-    def _run(self) -> None:
-        while (task := self._queue.get()) is not None:
-            fn, args = task
-            try:
-                fn(*args)
-            except Exception:
-                log.exception("greengrass: a handler failed")
 
 
 class NucleusDelivery:
