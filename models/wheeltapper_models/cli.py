@@ -20,6 +20,7 @@ def register(commands: Commands) -> None:
     _evaluate(model)
     _compare(model)
     _drift(model)
+    _import(model)
     _inspect(model)
     _reproduce(model)
 
@@ -118,6 +119,22 @@ def _drift(model: Commands) -> None:
     parser.add_argument("--thin", type=int, default=15, metavar="N", help="rows whose mean score is one value of ADWIN")
     parser.add_argument("--png", default="", metavar="FILE", help="draw cutoffs and distances")
     parser.add_argument("--json", action="store_true", help="print findings and periods as JSON")
+
+
+def _import(model: Commands) -> None:
+    from wheeltapper_models import commands
+
+    parser = model.add(
+        "import",
+        commands.import_forest,
+        help="take over a random cut forest that krcf (AWS's Rust implementation) has written with to_json()",
+        example="wheeltapper model import forest.json --data history.csv --out models/evaporator",
+    )
+    parser.add_argument("forest", metavar="FOREST.json", help="what krcf's to_json() gave")
+    parser.add_argument("--data", required=True, metavar="FILE", help="rows like those it was fed; they set the cutoff")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where model.onnx, card.json and stream.npz go")
+    _selection(parser)
+    _learning(parser)
 
 
 def _inspect(model: Commands) -> None:

@@ -37,6 +37,28 @@ def train(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def import_forest(arguments: argparse.Namespace) -> int:
+    """Take over a forest of krcf."""
+    from wheeltapper_models.data import read_table
+    from wheeltapper_models.export import write
+    from wheeltapper_models.forest import fit_krcf
+    from wheeltapper_models.show import show_card
+    from wheeltapper_models.train import prepare
+
+    out, path = Path(arguments.out), Path(arguments.forest)
+    request = request_of(arguments, "forest", [arguments.data], out.name)
+    tables = prepare(request, read_table(arguments.data, time_column=arguments.time_column))
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    trained = fit_krcf(text, tables, request.options, where=path.name)
+    write(trained, out)
+    show_card(trained.card)
+    print(f"written: {out}")
+    return 0
+
+
 def _train_fleet(request: "Request", out: Path, arguments: argparse.Namespace) -> int:
     from wheeltapper_models.fleet import show_fleet, train_fleet
 

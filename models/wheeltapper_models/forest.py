@@ -10,11 +10,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from wheeltapper.errors import DataError
+from wheeltapper.errors import DataError, SettingsError
 from wheeltapper_models.card import Card
 from wheeltapper_models.data import Table
 from wheeltapper_models.export import seal
 from wheeltapper_models.forest_cutoff import CutoffSettings
+from wheeltapper_models.forest_krcf import read_krcf
 from wheeltapper_models.forest_onnx import forest_graph, state_size
 from wheeltapper_models.forest_stream import ForestSettings
 from wheeltapper_models.forest_watch import STREAM_FILE, ForestWatch
@@ -56,9 +57,11 @@ def fit(tables: Sequence[Table], options: Options) -> Trained:
         DataError: no sensor varies, the tables differ in their columns, or there are too few rows.
         SettingsError: a setting is unknown or of the wrong type.
     """
-    settings = settings_of(options, Settings)
+    settings = _settings(options)
     names, notes = varying_columns(tables)
     stretches = stretches_of(tables, names)
+    if not stretches:
+        raise DataError(f"{tables[0].source}: all its rows are labelled abnormal; a forest learns from the others")
     values = np.concatenate(stretches)
     watch = _watch(values, settings, options.seed)
     scores, alerts = _teach(watch, stretches)
@@ -67,6 +70,69 @@ def fit(tables: Sequence[Table], options: Options) -> Trained:
             f"{tables[0].source}: {len(values)} rows are too few: {scores} could be scored and a cutoff needs {SETTLING}; "
             "give more rows, or a smaller sample or window (--set sample_size=64 --set shingle=1)"
         )
+    account = {**msgspec.to_builtins(settings), "shingle": watch.shingle.length, "seed": options.seed}
+    return _freeze(watch, tables, names, account, options, [*notes, f"{alerts} alerts in training"])
+
+
+def fit_krcf(text: bytes, tables: Sequence[Table], options: Options, *, where: str = "krcf forest") -> Trained:
+    """
+    Take over a forest of AWS's Rust implementation, ``krcf.RandomCutForest.to_json()``.
+
+    Args:
+        text: the JSON.
+        tables: rows of the columns that it was fed, in its order; their scores set the cutoff.
+        options: names and units.
+        where: the file, for messages.
+
+    Raises:
+        ModelError: not such a forest.
+        DataError: the tables have another number of columns, or too few rows.
+    """
+    grown, window = read_krcf(text, where=where)
+    settings = _settings(options)
+    names = list(tables[0].names)
+    if len(names) != window.sensors:
+        raise DataError(
+            f"{tables[0].source}: has {len(names)} columns of numbers, {where} was fed {window.sensors}; "
+            "choose them with --sensors"
+        )
+    memory = settings.memory or 10.0 * grown.settings.sample_size
+    watch = ForestWatch(window, cutoff=CutoffSettings(settings.k, settings.run, memory, SETTLING), forest=grown)
+    for table in tables:
+        watch.new_stretch()
+        for row in table.values:
+            point = watch.shingle.push(row)
+            if point is not None:
+                watch.cutoff.judge(grown.score(point.astype(np.float64)))
+    if watch.cutoff.points < SETTLING:
+        raise DataError(f"{tables[0].source}: {watch.cutoff.points} rows are too few for a cutoff; give {SETTLING}")
+    account = {
+        "trees": grown.settings.trees,
+        "sample_size": grown.settings.sample_size,
+        "k": settings.k,
+        "run": settings.run,
+    }
+    notes = [f"taken over from {where}; the rows set the cutoff alone"]
+    return _freeze(watch, tables, names, {**account, "shingle": window.length}, options, notes)
+
+
+def _settings(options: Options) -> Settings:
+    settings = settings_of(options, Settings)
+    least = {"shingle": 0, "trees": 1, "sample_size": 8, "run": 1, "memory": 0}
+    for name, value in least.items():
+        if getattr(settings, name) < value:
+            raise SettingsError(f"--set {name}={getattr(settings, name):g}: must be at least {value}")
+    return settings
+
+
+def _freeze(
+    watch: ForestWatch,
+    tables: Sequence[Table],
+    names: list[str],
+    account: dict[str, object],
+    options: Options,
+    notes: list[str],
+) -> Trained:
     cutoff = watch.cutoff
     card = Card(
         name=options.name,
@@ -78,14 +144,14 @@ def fit(tables: Sequence[Table], options: Options) -> Trained:
         warmup_rows=watch.shingle.length,
         period_ms=period_of(tables),
         limit=cutoff.limit,
-        limit_rule=f"mean {cutoff.mean:.4g} + {settings.k:g} × σ {cutoff.sigma:.4g} of the scores of rows not yet learnt; "
-        f"{settings.run} anomalies in a row are an alert",
-        settings={**msgspec.to_builtins(settings), "shingle": watch.shingle.length, "seed": options.seed},
-        scores={"mean": cutoff.mean, "sigma": cutoff.sigma, "alerts_in_training": float(alerts)},
+        limit_rule=f"mean {cutoff.mean:.4g} + {cutoff.settings.k:g} × σ {cutoff.sigma:.4g} of the scores of rows not yet "
+        f"learnt, and follows them; {cutoff.settings.run} anomalies in a row are an alert",
+        settings=account,
+        scores={"mean": cutoff.mean, "sigma": cutoff.sigma},
         notes=notes,
     )
-    graph = forest_graph(watch.forest, watch.shingle, cutoff)
-    sealed = seal(graph, card, stretches[0][: watch.shingle.length + 12])
+    test_rows = max((table.select(names).values for table in tables), key=len)[: watch.shingle.length + 12]
+    sealed = seal(forest_graph(watch.forest, watch.shingle, cutoff), card, test_rows)
     return msgspec.structs.replace(sealed, files={STREAM_FILE: watch.to_bytes()})
 
 

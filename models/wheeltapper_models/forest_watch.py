@@ -58,10 +58,15 @@ class ForestWatch:
     """
 
     def __init__(
-        self, shingle: Shingle, settings: ForestSettings | None = None, cutoff: CutoffSettings | None = None
+        self,
+        shingle: Shingle,
+        settings: ForestSettings | None = None,
+        cutoff: CutoffSettings | None = None,
+        *,
+        forest: Forest | None = None,
     ) -> None:
         self.shingle = shingle
-        self.forest = Forest(shingle.sensors * shingle.length, settings)
+        self.forest = forest or Forest(shingle.sensors * shingle.length, settings)
         self.cutoff = Cutoff(cutoff)
 
     def step(self, row: NDArray[np.floating]) -> Verdict:

@@ -1,5 +1,7 @@
 """Random cut forests: the stream, the frozen form, AWS's own forest as the judge of both."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,6 +20,7 @@ from wheeltapper_models.forest_window import Shingle
 from wheeltapper_models.kinds import Options, Trained
 from wheeltapper_models.session import Session
 
+from wheeltapper.cli import main
 from wheeltapper.errors import DataError, ModelError, SettingsError
 
 Array = NDArray[np.float64]
@@ -217,6 +220,26 @@ def test_a_krcf_forest_goes_on_learning_here() -> None:
     check_boxes(imported)
 
 
+def test_a_krcf_forest_becomes_a_model_with_a_cutoff_of_its_own(tmp_path: Path) -> None:
+    krcf = pytest.importorskip("krcf")
+    rows = waves(400)
+    oracle = krcf.RandomCutForest({"dimensions": 2, "shingle_size": 2, "num_trees": 10, "sample_size": 64})
+    for row in rows[:300]:
+        oracle.update(row.tolist())
+    (tmp_path / "forest.json").write_text(oracle.to_json())
+    lines = [f"{place},{a},{b}" for place, (a, b) in enumerate(rows.tolist())]
+    (tmp_path / "rows.csv").write_text("time,TT01,PT01\n" + "\n".join(lines))
+
+    paths = [str(tmp_path / name) for name in ("forest.json", "rows.csv", "model")]
+    status = main(["model", "import", paths[0], "--data", paths[1], "--out", paths[2]])
+
+    session = Session.load(tmp_path / "model")
+    assert status == 0
+    assert session.sensors == ["TT01", "PT01"]
+    assert session.card.limit == pytest.approx(session.card.scores["mean"] + 2.5 * session.card.scores["sigma"])
+    assert (tmp_path / "model" / STREAM_FILE).exists()
+
+
 @pytest.mark.parametrize("text", ["{}", "no json", '{"rcf": {"internal_rotation": false}}'])
 def test_what_is_no_krcf_forest_is_refused(text: str) -> None:
     with pytest.raises(ModelError, match="is not the JSON of a krcf forest"):
@@ -280,8 +303,9 @@ def test_contents_of_a_trained_forest_depend_on_data_and_seed_alone() -> None:
         (np.ones((200, 2)), {}, DataError, "no column of numbers varies"),
         (waves(30), {}, DataError, "rows are too few"),
         (waves(200), {"tree": "5"}, SettingsError, "tree"),
+        (waves(200), {"run": "0"}, SettingsError, "run=0: must be at least 1"),
     ],
-    ids=["constant", "short", "unknown setting"],
+    ids=["constant", "short", "unknown setting", "wrong setting"],
 )
 def test_what_cannot_be_learnt_from_is_refused_with_the_reason(
     rows: Array, settings_: dict[str, str], error: type[Exception], what: str
