@@ -60,7 +60,7 @@ def limit_from_labels(normal: Doubles, abnormal: Doubles, limit: float) -> float
 
 def student_t(probability: float, freedom: float) -> float:
     """
-    Quantile of Student's t by Fisher and Cornish's expansion; within 2 % from 3 degrees of freedom up to p = 0.999.
+    Quantile of Student's t by Fisher and Cornish's expansion; within 5 % from 3 degrees of freedom up to p = 0.997.
 
     Source: Abramowitz and Stegun, 26.7.5.
 

@@ -146,6 +146,14 @@ def table_of(columns: dict[str, Sequence[Any]], *, time_column: str = "", source
     return _build(source, list(columns), cells, time_column, (), "")
 
 
+def forward_fill(values: Floats, start: float = np.nan) -> Floats:
+    """Missing values take the last one of their column, or ``start`` before the first."""
+    rows, columns = values.shape
+    last = np.maximum.accumulate(np.where(np.isnan(values), -1, np.arange(rows)[:, None]), axis=0)
+    filled: Floats = np.where(last >= 0, values[np.maximum(last, 0), np.arange(columns)], start)
+    return filled
+
+
 def _build(
     source: str, names: list[str], columns: list[list[str]], time_column: str, text_columns: Sequence[str], sha256: str
 ) -> Table:

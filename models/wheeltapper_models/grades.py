@@ -13,6 +13,7 @@ HIGH, MEDIUM, LOW = "high", "medium", "low"
 
 _OFTEN_MISSING = 0.2
 _FEW_VALUES = 3
+_FEWEST_PRESENT = 30
 _FLOAT32 = float(np.finfo(np.float32).eps)
 
 
@@ -51,6 +52,8 @@ def _grade(name: str, values: NDArray[np.float64], unit: str, bad_cells: int) ->
         grade, remarks = MEDIUM, [*remarks, f"{bad_cells} cells were no numbers"]
     if is_constant(values):
         grade, remarks = LOW, [*remarks, "constant"]
+    elif len(present) < _FEWEST_PRESENT:
+        grade, remarks = LOW, [*remarks, f"only {len(present)} values"]
     elif len(np.unique(present)) <= _FEW_VALUES:
         grade, remarks = MEDIUM, [*remarks, f"only {len(np.unique(present))} different values: a setting or a state?"]
     elif _is_counter(present):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wheeltapper.errors import DataError
-from wheeltapper_models.data import Floats, Table
+from wheeltapper_models.data import Floats, Table, forward_fill
 from wheeltapper_models.times import iso_of, read_duration_ms
 
 MOST_ROWS = 20_000_000
@@ -45,7 +45,7 @@ def resample(table: Table, rate: str) -> tuple[Table, NDArray[np.int64]]:
     resampled = Table(
         source=table.source,
         names=table.names,
-        values=_forward(means),
+        values=forward_fill(means),
         text={name: [cells[order[at]] for at in last] for name, cells in table.text.items()},
         time_ms=times,
         time_text=[iso_of(int(time)) for time in times],
@@ -69,8 +69,3 @@ def _last(place: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
     last = np.zeros(rows, dtype=np.int64)
     last[place] = np.arange(len(place))
     return last
-
-
-def _forward(values: Floats) -> Floats:
-    last = np.maximum.accumulate(np.where(np.isnan(values), 0, np.arange(len(values))[:, None]), axis=0)
-    return np.take_along_axis(values, last, axis=0)

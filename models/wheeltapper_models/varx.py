@@ -14,14 +14,13 @@ so that a model that fits its few training rows too well does not trust itself t
 ['load', 'current']
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from wheeltapper.errors import DataError
+from wheeltapper.errors import DataError, SettingsError
 from wheeltapper_models.calibrate import limit_from_labels, limit_of, moving_average
 from wheeltapper_models.card import Card, ModelInput
 from wheeltapper_models.conditions import Condition, parse_condition
@@ -29,12 +28,11 @@ from wheeltapper_models.data import Table
 from wheeltapper_models.export import seal
 from wheeltapper_models.grades import LOW, grade_sensors
 from wheeltapper_models.kinds import Options, Trained, settings_of
+from wheeltapper_models.lagged import Doubles, Mask, Rows, lagged_rows, short, standard, usable_rows
 from wheeltapper_models.provenance import period_of, training_of
 from wheeltapper_models.ranking import average_precision
+from wheeltapper_models.ridge import Solver
 from wheeltapper_models.varx_model import Varx, damp, to_onnx
-
-Doubles = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 FEWEST_ROWS = 60
 CLEARLY = 0.05  # better, in average precision
@@ -62,20 +60,6 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limit: float | None = None
 
 
-class Rows(NamedTuple):
-    """
-    Training rows, standardised and filled, with their past beside them.
-
-    ``features`` is [now, 1 row ago, …], shape (T, (lags + 1) · S); ``heard`` says where a sensor's residual counts, shape
-    (T, S); ``normal`` where a row may be learnt from, shape (T,).
-    """
-
-    features: Doubles
-    heard: Mask
-    normal: Mask
-    labelled: Mask
-
-
 def fit(tables: Sequence[Table], options: Options) -> Trained:
     """
     Learn what is normal.
@@ -86,6 +70,7 @@ def fit(tables: Sequence[Table], options: Options) -> Trained:
 
     Raises:
         DataError: too few rows, or no sensor that changes; says why.
+        SettingsError: a setting is unknown or out of range.
     """
     settings = _checked(settings_of(options, Settings))
     conditions = [parse_condition(text) for text in options.off_conditions]
@@ -112,8 +97,8 @@ def fit(tables: Sequence[Table], options: Options) -> Trained:
 
 
 def _checked(settings: Settings) -> Settings:
-    if not 1 <= settings.lags <= 100 or settings.span < 1 or settings.folds < 2:
-        raise DataError("--set: lags must be 1 to 100, span at least 1 and folds at least 2")
+    if not 1 <= settings.lags <= 100 or settings.span < 1 or not 2 <= settings.folds <= 20:
+        raise SettingsError("--set: lags must be 1 to 100, span at least 1 and folds 2 to 20")
     return settings
 
 
@@ -123,17 +108,17 @@ def _learn(
     names = [column.name for column in inputs]
     counts = _counting(inputs, settings)
     off = [(_place(names, condition), condition) for condition in conditions]
-    usable = [_usable(table, off, settings) for table in tables]
-    centre, spread = _standard(tables, usable)
+    usable = [usable_rows(table, off) for table in tables]
+    centre, spread = standard(tables, usable)
     spread = np.where([column.grade == LOW for column in inputs], 1.0, spread)
-    rows = _rows(tables, usable, centre, spread, settings.lags)
+    rows = lagged_rows(tables, usable, centre, spread, settings.lags)
     learnt = int(rows.normal.sum())
     if learnt < FEWEST_ROWS:
         raise DataError(
             f"{_sources(tables)}: {learnt} rows can be learnt from after gaps, off-times and labels; "
             f"at least {FEWEST_ROWS} are needed"
         )
-    solver = _Solver(rows, counts, settings)
+    solver = Solver(rows, counts, _strengths(settings.ridge), settings.folds)
     residual, chosen = solver.held_out()
     scale = _scale(residual, rows, counts)
     weights, bias = solver.solve(rows.normal, chosen)
@@ -152,8 +137,8 @@ def _learn(
         span=span,
         centre=centre,
         spread=spread,
-        weights=_short(whole),
-        bias=_short(bias),
+        weights=short(whole),
+        bias=short(bias),
         counts=counts,
         limit=float(np.float32(limit)),
         off=off,
@@ -175,7 +160,7 @@ def _counting(inputs: Sequence[ModelInput], settings: Settings) -> Mask:
     names = [column.name for column in inputs]
     targets = [name.strip() for name in settings.targets.split(",") if name.strip()] or names
     if unknown := [name for name in targets if name not in names]:
-        raise DataError(f"--set targets: {', '.join(unknown)} is not among {', '.join(names)}")
+        raise SettingsError(f"--set targets: {', '.join(unknown)} is not among {', '.join(names)}")
     counts = np.array([column.name in targets and column.grade != LOW for column in inputs], dtype=bool)
     if not counts.any():
         reasons = "; ".join(f"{column.name}: {', '.join(column.remarks)}" for column in inputs) or "there are none"
@@ -189,148 +174,13 @@ def _place(names: list[str], condition: Condition) -> int:
     return names.index(condition.sensor)
 
 
-def _usable(table: Table, off: Sequence[tuple[int, Condition]], settings: Settings) -> Mask:
-    """Rows that are neither off nor labelled abnormal; off-times are judged by the latest value."""
-    usable = np.ones(len(table), dtype=bool) if table.labelled is None else ~table.labelled
-    for place, condition in off:
-        usable &= ~condition.holds(_forward(table.values[:, place : place + 1])[:, 0])
-    return usable
-
-
-def _forward(values: Doubles, start: float = np.nan) -> Doubles:
-    """Missing values take the last one of their column, or ``start`` before the first."""
-    rows, columns = values.shape
-    last = np.maximum.accumulate(np.where(np.isnan(values), -1, np.arange(rows)[:, None]), axis=0)
-    filled: Doubles = np.where(last >= 0, values[np.maximum(last, 0), np.arange(columns)], start)
-    return filled
-
-
-def _standard(tables: Sequence[Table], usable: Sequence[Mask]) -> tuple[Doubles, Doubles]:
-    """Mean and standard deviation of each sensor over usable rows; 0 and 1 where there are none."""
-    values = np.concatenate([table.values[mask] for table, mask in zip(tables, usable, strict=True)])
-    present = ~np.isnan(values)
-    number = np.maximum(present.sum(axis=0), 1)
-    centre = np.where(present, values, 0.0).sum(axis=0) / number
-    variance = np.where(present, (values - centre) ** 2, 0.0).sum(axis=0) / number
-    return _short(centre), _short(np.where(variance > 0, np.sqrt(variance), 1.0))
-
-
-def _short(values: Doubles) -> Doubles:
-    """As float32 holds them: what differs between machines' arithmetic in the last digits gives the same file."""
-    return values.astype(np.float32).astype(np.float64)
-
-
-def _rows(tables: Sequence[Table], usable: Sequence[Mask], centre: Doubles, spread: Doubles, lags: int) -> Rows:
-    """Rows with their past, by the rules that the model follows when it serves."""
-    parts = [_stretch(table, mask, centre, spread, lags) for table, mask in zip(tables, usable, strict=True)]
-    return Rows(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-def _stretch(table: Table, usable: Mask, centre: Doubles, spread: Doubles, lags: int) -> Rows:
-    seen = ~np.isnan(table.values)
-    filled = _forward((table.values - centre) / spread, start=0.0)
-    rows = len(filled)
-    past = [np.concatenate([np.zeros((min(lag, rows), filled.shape[1])), filled])[:rows] for lag in range(1, lags + 1)]
-    spoken = np.cumsum(seen, axis=0)
-    near = np.ones(rows, dtype=bool)
-    for lag in range(lags + 1):  # a row is learnt from where it and its past are usable
-        near[lag:] &= usable[: rows - lag]
-    near[: min(lags, rows)] = False
-    labelled = np.zeros(rows, dtype=bool) if table.labelled is None else table.labelled
-    return Rows(np.concatenate([filled, *past], axis=1), seen & (spoken > lags), near, labelled)
-
-
-class _Moments(NamedTuple):
-    """What a regression of one sensor needs: the features' means and centred products."""
-
-    sensor: int
-    centre: Doubles
-    gram: Doubles
-
-
-class _Solver:
-    """Ridge regressions of every sensor on the others now and on the past of all."""
-
-    def __init__(self, rows: Rows, counts: Mask, settings: Settings) -> None:
-        self._rows = rows
-        self._counts = counts
-        self._lags = settings.lags
-        self._folds = settings.folds
-        self._strengths = _strengths(settings.ridge)
-        self._sensors = rows.heard.shape[1]
-
-    def solve(self, learn: Mask, strengths: Doubles) -> tuple[Doubles, Doubles]:
-        """Weights, shape (features, S), and bias, shape (S,), from the rows in ``learn``."""
-        return self._solve(list(self._moments(learn)), strengths)
-
-    def held_out(self) -> tuple[Doubles, Doubles]:
-        """
-        Residuals of rows in blocks that the fit has not seen, shape (T, S), and the strength chosen for each sensor.
-
-        Rows beside a block are left out of its fit as far as lags reach.
-        """
-        rows = self._rows
-        residuals = np.full((len(self._strengths), *rows.heard.shape), np.nan)
-        for block in np.array_split(np.flatnonzero(rows.normal), self._folds):
-            learn = rows.normal.copy()
-            learn[max(block[0] - self._lags, 0) : block[-1] + self._lags + 1] = False
-            moments = list(self._moments(learn))
-            for place, strength in enumerate(self._strengths):
-                weights, bias = self._solve(moments, np.full(self._sensors, strength))
-                features = rows.features[block]
-                residuals[place, block] = features[:, : self._sensors] - (features @ weights + bias)
-        residuals[:, ~rows.heard] = np.nan
-        best = np.nansum(residuals**2, axis=1).argmin(axis=0)
-        return residuals[best, :, np.arange(self._sensors)].T, self._strengths[best]
-
-    def _solve(self, moments: Sequence[_Moments], strengths: Doubles) -> tuple[Doubles, Doubles]:
-        """A ridge that draws a sensor's own last value towards 1, all else towards 0: unless shown, nothing changes."""
-        features = self._rows.features.shape[1]
-        weights, bias = np.zeros((features, self._sensors)), np.zeros(self._sensors)
-        for sensor, centre, gram in moments:
-            others = np.flatnonzero(np.arange(features) != sensor)
-            prior = (others == self._sensors + sensor).astype(np.float64)
-            within = gram[np.ix_(others, others)]
-            ridge = within + strengths[sensor] * np.eye(len(others))
-            weights[others, sensor] = prior + np.linalg.solve(ridge, gram[others, sensor] - within @ prior)
-            bias[sensor] = centre[sensor] - centre @ weights[:, sensor]
-        return weights, bias
-
-    def _moments(self, learn: Mask) -> Iterator[_Moments]:
-        """Means and centred products for each sensor that counts, over the rows where it was heard."""
-        whole = _sums_of(self._rows.features[learn])
-        for sensor in np.flatnonzero(self._counts).tolist():
-            unheard = learn & ~self._rows.heard[:, sensor]
-            yield _centred(sensor, whole.without(_sums_of(self._rows.features[unheard])) if unheard.any() else whole)
-
-
-class _Sums(NamedTuple):
-    """Number, sums and products of rows; those of some rows can be taken out again."""
-
-    number: int
-    total: Doubles
-    products: Doubles
-
-    def without(self, other: "_Sums") -> "_Sums":
-        return _Sums(self.number - other.number, self.total - other.total, self.products - other.products)
-
-
-def _sums_of(features: Doubles) -> _Sums:
-    return _Sums(len(features), features.sum(axis=0), features.T @ features)
-
-
-def _centred(sensor: int, sums: _Sums) -> _Moments:
-    centre = sums.total / max(sums.number, 1)
-    return _Moments(sensor, centre, sums.products - sums.number * np.outer(centre, centre))
-
-
 def _strengths(text: str) -> Doubles:
     try:
         strengths = np.array([float(part) for part in text.split(",")])
     except ValueError as error:
-        raise DataError(f"--set ridge={text}: must be numbers with commas between") from error
+        raise SettingsError(f"--set ridge={text}: must be numbers with commas between") from error
     if not np.all(strengths > 0):
-        raise DataError(f"--set ridge={text}: must be above 0")
+        raise SettingsError(f"--set ridge={text}: must be above 0")
     return strengths
 
 
