@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import threading
 from pathlib import Path
 from typing import Literal
@@ -166,6 +167,7 @@ def serve(settings: CloudSettings, data_dir: Path) -> None:
         SettingsError: the address cannot be listened on, or what the settings want cannot be done.
         UnavailableError: the data directory cannot be used.
     """
+    _check_tls(settings)
     clock = SystemClock()
     companion = Companion(settings, data_dir, clock, _transport(settings, clock))
     with _listen(settings.server.host, settings.server.port) as listener:
@@ -211,6 +213,18 @@ def _run(companion: Companion, settings: CloudSettings, listener: socket.socket)
     host, port = listener.getsockname()[:2]
     print(f"listening on {scheme}://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     server.run(sockets=[listener])
+
+
+def _check_tls(settings: CloudSettings) -> None:
+    certificate, key = settings.server.certificate, settings.server.private_key
+    if bool(certificate) != bool(key):
+        raise SettingsError("server: certificate and private_key go together; give both or neither")
+    if not certificate:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except OSError as error:
+        raise SettingsError(f"server: {certificate} and {key}: {error.strerror or error}") from error
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -20,6 +20,7 @@ from wheeltapper_cloud.wire import ServiceError
 from tests.companion import Served, serving
 from tests.loopback import wait_for_port
 from wheeltapper import topics
+from wheeltapper.cli import main
 from wheeltapper.clock import ManualClock, SystemClock
 from wheeltapper.errors import SettingsError, UnavailableError
 from wheeltapper.transport.memory import MemoryBroker
@@ -170,6 +171,16 @@ def test_the_settings_in_the_document_are_settings(tmp_path):
     (tmp_path / "cloud.toml").write_text(document.split("```toml\n")[1].split("```")[0])
 
     assert load(tmp_path / "cloud.toml").rules[0].input == "Reading"
+
+
+@pytest.mark.parametrize("text", ["certificate = 'c.pem'", "certificate = 'c.pem'\nprivate_key = 'k.pem'"])
+def test_a_certificate_that_cannot_be_used_is_refused_in_one_line(tmp_path, text, capsys):
+    (tmp_path / "cloud.toml").write_text(f"[server]\n{text}\n")
+
+    status = main(["cloud", "serve", "--config", str(tmp_path / "cloud.toml"), "--data-dir", str(tmp_path / "data")])
+
+    assert status == 2
+    assert "server: " in capsys.readouterr().err
 
 
 def test_messages_from_the_broker_are_judged_and_the_news_published(tmp_path):
