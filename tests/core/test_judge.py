@@ -391,3 +391,31 @@ def test_a_name_in_force_as_the_other_kind_is_refused(tmp_path):
 
     with pytest.raises(DefinitionError, match="another name"):
         bench.judge.deploy(deployment({**ALARM, "alarmModelName": "Motor"}))
+
+
+def test_migrated_detectors_keep_their_state_across_a_crash(tmp_path):
+    bench = Bench(tmp_path).with_models()
+    bench.put(90.0, n=5)
+    before = bench.judge.detector("Motor", "m1")
+
+    bench.judge.deploy(deployment(MODEL, "2"), migrate=True)
+    bench.crash()
+
+    after = bench.judge.detector("Motor", "m1")
+    assert (after.version, after.state, after.timers) == ("2", "hot", before.timers)
+    assert "Motor" in [each.model for each in bench.judge.raised_alarms()]
+
+
+def test_delivered_news_is_forgotten_once_no_restart_tells_it_again(tmp_path):
+    bench = Bench(tmp_path, JudgeSettings(snapshot_interval_s=1)).with_models()
+    bench.put(90.0)
+    for action in list(bench.actions):
+        bench.judge.settle(action.id, "delivered")
+
+    for _ in range(4):
+        bench.clock.advance(2)
+        bench.put(90.0)
+
+    assert [record.action.type for record in bench.judge.actions()] == ["sns"]
+    bench.crash()
+    assert bench.actions == []

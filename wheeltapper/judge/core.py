@@ -303,7 +303,7 @@ class Core:
                 return False
             self._begin_round()
             self._last_round_ms = now_ms
-            self.ledger.prune(int(now_ms - self._settings.keep_days * _DAY_MS))
+            self.ledger.prune(int(now_ms - self._settings.keep_days * _DAY_MS), self.snapshots.base.position)
         self._save(_CHUNK)
         return self.snapshots.in_round
 
@@ -427,7 +427,7 @@ class Core:
         if news.raised is not None:
             self.ledger.raise_alarm(news.raised)
         for action in news.actions:
-            self.ledger.add_action(action)
+            self.ledger.add_action(action, sequence >> _SEQUENCE_BITS)
             self._emitted.append(action)
 
     def _tell(self) -> None:

@@ -15,11 +15,13 @@ from wheeltapper.judge.types import Action, ActionRecord, ActionStatus, AlarmRec
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS action (
-    id TEXT PRIMARY KEY, time_ms INTEGER NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL, type TEXT NOT NULL,
+    id TEXT PRIMARY KEY, position INTEGER NOT NULL, time_ms INTEGER NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL,
+    type TEXT NOT NULL,
     target TEXT NOT NULL, body BLOB NOT NULL, status TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
     settled_ms INTEGER, detail TEXT NOT NULL DEFAULT '') WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS action_open ON action(time_ms, id) WHERE status <> 'delivered';
 CREATE INDEX IF NOT EXISTS action_age ON action(time_ms);
+CREATE INDEX IF NOT EXISTS action_news ON action(position) WHERE type = 'publish';
 CREATE TABLE IF NOT EXISTS alarm (
     id TEXT PRIMARY KEY, sequence INTEGER NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL, state TEXT NOT NULL,
     severity INTEGER, raised_ms INTEGER NOT NULL, cleared_ms INTEGER, body BLOB NOT NULL, acknowledged_ms INTEGER,
@@ -80,13 +82,16 @@ class Ledger:
         """How many actions have a status other than delivered."""
         return self._open.get(status, 0)
 
-    def add_action(self, action: Action) -> None:
-        """Record an action as pending, unless it is known."""
+    def add_action(self, action: Action, position: int = 0) -> None:
+        """Record an action that a row of the journal caused as pending, unless it is known."""
         self._open["pending"] = self._open.get("pending", 0) + 1
         self._write(
-            "INSERT OR IGNORE INTO action (id, time_ms, model, key, type, target, body, status)"
-            " VALUES (?,?,?,?,?,?,?,'pending')",
-            (action.id, action.time_ms, action.model, action.key, action.type, action.target, _encoder.encode(action)),
+            "INSERT OR IGNORE INTO action (id, position, time_ms, model, key, type, target, body, status)"
+            " VALUES (?,?,?,?,?,?,?,?,'pending')",
+            (
+                *(action.id, position, action.time_ms, action.model, action.key, action.type, action.target),
+                _encoder.encode(action),
+            ),
         )
 
     def settle_action(self, action_id: str, status: ActionStatus, attempts: int, at_ms: int, detail: str) -> None:
@@ -137,8 +142,13 @@ class Ledger:
             (at_ms, who, note, model, key, sequence),
         )
 
-    def prune(self, before_ms: int) -> None:
-        """Forget delivered actions and closed alarms older than this; what is open stays."""
+    def prune(self, before_ms: int, base: int) -> None:
+        """
+        Forget what is done with and older than this; what is open stays.
+
+        Delivered news is forgotten as soon as no restart makes it again, which none does from positions up to ``base``.
+        """
+        self._write("DELETE FROM action WHERE type = 'publish' AND position <= ? AND status = 'delivered'", (base,))
         self._write(
             "DELETE FROM action WHERE time_ms < ? AND status IN ('delivered', 'failed', 'undelivered')", (before_ms,)
         )

@@ -201,12 +201,21 @@ def _external(action: engine.Action, thing: str, hops: int, kind: str) -> Action
         target = action.parameters.get("propertyAlias") or (
             f"{action.parameters.get('assetId')}/{action.parameters.get('propertyId')}"
         )
+    notification = kind == "alarm" and action.event == _NOTIFICATION
     parameters = {**action.parameters, "payloadType": action.payload_type} if action.payload_type else action.parameters
     return Action(
-        id=action.id, model=action.model, key=action.key, thing=thing, event=action.event, type=action.type,
-        target=str(target or ""), payload=payload_text(action).encode(),
-        time_ms=action.time_ms, parameters=parameters, hops=hops + 1 if action.trigger.type == "Message" else 1,
-    )  # fmt: skip
+        id=action.id,
+        model=action.model,
+        key=action.key,
+        thing=thing,
+        event=action.event,
+        type="notification" if notification else action.type,
+        target=str(target or ""),
+        payload=payload_text(action).encode(),
+        time_ms=action.time_ms,
+        parameters=parameters,
+        hops=hops + 1 if action.trigger.type == "Message" else 1,
+    )
 
 
 def _as(kind: Any, value: Any) -> Any:
