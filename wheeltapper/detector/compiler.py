@@ -176,13 +176,13 @@ class _Compilation:
         body = _Function(self, given.references, is_message=True, input_name=given.name)
         body.run_state(state, given)
         title = f"state {self.plan.states[state].name!a} on a message of {given.name!a}"
-        return self._make(f"on{state}_{index}", "d, p, now, m", title, ["t = ''", *body.lines])
+        return self._make(f"on{state}_{index}", "d, p, now, m", title, body.lines)
 
     def _make_timer(self, state: int) -> Callable[..., Any]:
         body = _Function(self, (), is_message=False, input_name="")
         body.run_state(state, None)
         title = f"state {self.plan.states[state].name!a} on a timer"
-        return self._make(f"on{state}_timer", "d, t, now", title, ["m = None", "d.mark_timer(t, 3)", *body.lines])
+        return self._make(f"on{state}_timer", "d, t, now", title, ["d.mark_timer(t, 3)", *body.lines])
 
     def _make_transition(self, state: int, place: int) -> Callable[..., Any]:
         event = self.plan.states[state].transitions[place]
@@ -218,9 +218,11 @@ class _Function:
             is_message=is_message,
             input_name=input_name,
             once=home.settings.timeout_once_per_check,
-            ask=lambda tree: f"ask({home.constant(tree, 'X')}, d, now, m, t)",
+            ask=lambda tree: f"ask({home.constant(tree, 'X')}, d, now, {self._trigger})",
         )
         self._own = tuple(local)
+        # The message and the timer, of which the function has one, the other, or either.
+        self._trigger = {True: "m, ''", False: "None, t", None: "m, t"}[is_message]
         self.lines: list[str] = []
 
     def run_state(self, state: int, given: InputPlan | None) -> None:
@@ -348,14 +350,14 @@ class _Function:
             self._add(
                 f"{'elif' if place else 'if'} {truth}:  # {event.name!a}",
                 "    if out is None:",
-                "        out = begin(d, now, m, t)",
+                f"        out = begin(d, now, {self._trigger})",
                 f"    out.take({name})",
                 f"    go = go{state}_{place}",
             )
 
     def _follow_choice(self, transitions: Sequence[EventPlan]) -> None:
         if transitions:
-            self._add("if go is not None:", "    return go(out, d, now, m, t)")
+            self._add("if go is not None:", f"    return go(out, d, now, {self._trigger})")
 
     def _act(self, event: EventPlan, indent: str) -> None:
         start = len(self.lines)
@@ -373,7 +375,9 @@ class _Function:
                 slot = self._home.timers[name]
                 self._add(f"if d.f{slot}:  # {name!a} is set", f"    d.t{slot} = x = {self._start()} + d.d{slot}")
                 self._add(
-                    f"    d.f{slot} = 1", "    if x < d.wake and out is None:", "        out = begin(d, now, m, t)"
+                    f"    d.f{slot} = 1",
+                    "    if x < d.wake and out is None:",
+                    f"        out = begin(d, now, {self._trigger})",
                 )
                 self._add("else:")
                 self._leave_to_pass(
@@ -400,7 +404,7 @@ class _Function:
         seconds = duration.value if isinstance(duration, Literal) else None
         if type(seconds) is int and self._settings.minimum_timer_s <= seconds <= MAX_TIMER_S:
             self._add(f"d.t{slot} = x = {self._start()} + {seconds}  # {name!a}", f"d.d{slot} = {seconds}")
-            self._add(f"d.f{slot} = 1", "if x < d.wake and out is None:", "    out = begin(d, now, m, t)")
+            self._add(f"d.f{slot} = 1", "if x < d.wake and out is None:", f"    out = begin(d, now, {self._trigger})")
         else:
             value = self._translator.value(duration)
             self._leave_to_pass(f"start_timer({path!a}, {name!a}, {value})", "")
@@ -409,5 +413,5 @@ class _Function:
         return "now // 1.0" if self._settings.whole_second_timers else "now"
 
     def _leave_to_pass(self, call: str, indent: str) -> None:
-        for line in ("if out is None:", "    out = begin(d, now, m, t)", f"out.{call}"):
+        for line in ("if out is None:", f"    out = begin(d, now, {self._trigger})", f"out.{call}"):
             self._add(indent + line)

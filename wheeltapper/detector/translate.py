@@ -154,7 +154,8 @@ class Translator:
             if reference in self._local:
                 self.numbers.add(reference)
                 return f"n{value[1:]} {operator} {literal}"
-            return f"((type(x := {value}) is float or type(x) is int) and x {operator} {literal})"
+            first, second = ("int", "float") if isinstance(constant, int) else ("float", "int")
+            return f"((type(x := {value}) is {first} or type(x) is {second}) and x {operator} {literal})"
         if operator == "==" and isinstance(constant, bool):
             return f"{value} is {literal}"
         if operator == "==" and is_number and constant in (0, 1):
