@@ -32,8 +32,6 @@ THREADS = 8
 BODY_TIMEOUT_S = 30.0
 _BODY_UNREAD = ("RequestEntityTooLargeException", "RequestTimeoutException")
 
-Answer = tuple[int, bytes, str | None]
-
 
 class Endpoint:
     """The ASGI application that answers every operation of both services."""
