@@ -1,8 +1,8 @@
 """
 ``wheeltapper trigger``: ask a device to measure, or a gateway to score, and see what it did.
 
-The request goes to the thing's trigger topic over a broker or AWS IoT Core, with an id that its replies repeat. Who may ask is
-the broker's to say: publishing on ``…/trigger/#`` and hearing ``…/reply`` are rights of their own in its access list (see
+The request goes to the thing's trigger topic over a broker or AWS IoT Core, with an id that its replies repeat. Who may ask
+is the broker's to say: publishing on ``…/trigger/#`` and hearing ``…/reply`` are rights of their own in its access list (see
 ``docker/acl.conf``) or in an AWS IoT policy (see ``cloud/greengrass.yaml``).
 """
 
