@@ -1,0 +1,155 @@
+"""``wheeltapper detector eval`` and ``simulate`` as people and programs call them."""
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.detector.bodies import alarm_model, detector_model, event, set_timer, set_variable, sns, state
+from wheeltapper.cli import main
+
+MODEL = detector_model(
+    state(
+        "Normal",
+        enter=[event("start", None, set_timer("awake", 300), set_variable("n", "1"))],
+        transitions=[event("silent", 'timeout("awake")', to="Offline")],
+        events=[event("beat", "currentInput('In') && $input.In.v > 0")],
+    ),
+    state("Offline", enter=[event("tell", None, sns("ops"))]),
+)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, str]:
+    """A model and a recording of two messages, ten seconds apart."""
+    model, messages = tmp_path / "model.json", tmp_path / "messages.jsonl"
+    model.write_text(json.dumps(MODEL))
+    lines = [
+        {"inputName": "In", "timestamp": 1000 * t, "payload": {"id": "k", "v": 1}, "messageId": "m"} for t in (5, 15)
+    ]
+    messages.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(model), str(messages)
+
+
+def feed(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+
+def answers(capfdbinary: pytest.CaptureFixture[bytes]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
+
+
+def test_eval_answers_each_line_in_order(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    feed(monkeypatch, '{"id": 1, "expr": "1 + 1"}\n\n{"id": "x", "expr": "1 +"}\n{"id": 3, "expr": "$variable.v"}\n')
+
+    assert main(["detector", "eval"]) == 0
+
+    one, two, three = answers(capfdbinary)
+    assert one == {"id": 1, "result": 2}
+    assert two["id"] == "x" and "expected a value" in two["result"]["$error"]
+    assert three == {"id": 3, "result": {"$undefined": True}}
+
+
+@pytest.mark.parametrize("line", ["not json", "[1]", '{"id": 1}', '{"expr": "1", "trigger": 5}'])
+def test_a_line_that_is_no_request_ends_eval_with_its_number(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], line: str
+) -> None:
+    feed(monkeypatch, '{"id": 1, "expr": "1"}\n' + line + "\n")
+
+    assert main(["detector", "eval"]) == 1
+
+    assert b"standard input, line 2: " in capfdbinary.readouterr().err
+
+
+def test_simulate_without_a_model_answers_cases_and_names_what_it_refused(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    steps = [
+        {"t": 0, "put": {"inputName": "In", "payload": {"id": "k", "v": 80}}},
+        {"t": 1, "op": "enable", "keyValue": "k"},
+        {"t": 2, "put": {"inputName": "In", "payload": [1]}},
+        {"t": 3, "op": "snooze", "snoozeDuration": 10},
+        {"t": 13},
+    ]
+    faulty = {"id": "b", "model": {"detectorModelDefinition": {}}, "steps": []}
+    feed(
+        monkeypatch, json.dumps({"id": "a", "model": alarm_model(), "steps": steps}) + "\n" + json.dumps(faulty) + "\n"
+    )
+
+    assert main(["detector", "simulate"]) == 0
+
+    first, second = answers(capfdbinary)
+    assert [entry["alarms"]["k"]["stateName"] for entry in first["trace"]] == [
+        "ACTIVE",
+        "ACTIVE",
+        "ACTIVE",
+        "SNOOZE_DISABLED",
+        "NORMAL",
+    ]
+    assert "not possible while the alarm is ACTIVE" in first["trace"][1]["error"]
+    assert "payload" in first["trace"][2]["error"]
+    assert "states" in second["$error"]
+
+
+def test_simulate_prints_a_table_of_passes(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    model, messages = files
+
+    assert main(["detector", "simulate", model, "--messages", messages, "--after", "400"]) == 0
+
+    shown = capsys.readouterr().out
+    assert "(new) → Normal" in shown
+    assert "Normal → Offline (silent)" in shown
+    assert "sns ops" in shown
+    assert "3 passes, 1 actions; 1 in Offline" in shown
+
+
+def test_simulate_prints_why(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    model, messages = files
+
+    assert main(["detector", "simulate", model, "--messages", messages, "--after", "400", "--trace"]) == 0
+
+    shown = capsys.readouterr().out
+    assert '└─ timeout("awake") = true' in shown
+    assert "└─ state Normal → Offline" in shown
+
+
+def test_simulate_prints_json_lines(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    model, messages = files
+
+    assert main(["detector", "simulate", model, "--messages", messages, "--after", "400", "--json"]) == 0
+
+    passes = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(each["created"], each["state"], each["time_ms"]) for each in passes] == [
+        (True, "Normal", 5000),
+        (False, "Normal", 5000),
+        (False, "Offline", 305_000),
+    ]
+    assert passes[-1]["trace"]["variables"] == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["missing.json", "--messages", "MESSAGES"], "missing.json: cannot be read"),
+        (["MODEL", "--messages", "missing.jsonl"], "missing.jsonl: cannot be read"),
+        (["MODEL"], "--messages FILE is missing"),
+        (["MODEL", "--messages", "MESSAGES", "--name", "other"], "choose one model with --name; it holds: m"),
+        (["MODEL", "--messages", "MODEL"], "line 1: "),
+    ],
+)
+def test_simulate_says_what_is_wrong_in_one_line(
+    files: tuple[str, str], capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
+) -> None:
+    model, messages = files
+    arguments = [{"MODEL": model, "MESSAGES": messages}.get(argument, argument) for argument in arguments]
+
+    assert main(["detector", "simulate", *arguments]) in (1, 2)
+
+    error = capsys.readouterr().err
+    assert complaint in error
+    assert error.count("\n") == 1
