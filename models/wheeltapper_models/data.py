@@ -5,7 +5,9 @@ Reading repairs rather than refuses: a cell that is no number is missing, and is
 its cells are no numbers. CSV needs numpy and the standard library alone.
 """
 
+import csv
 import hashlib
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -225,10 +227,15 @@ def _csv_columns(payload: bytes, source: str) -> tuple[list[str], list[list[str]
     text = payload.decode("utf-8-sig", errors="replace")
     if payload[:2] in (b"\xff\xfe", b"\xfe\xff"):
         text = payload.decode("utf-16")
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [
+        line for line in io.StringIO(text, newline="") if line.strip()
+    ]  # ends kept, for quoted cells of several lines
     if not lines:
         raise DataError(f"{source}: is empty")
-    parsed = list(split_lines(lines, delimiter_of(lines[:50])))
+    try:
+        parsed = list(split_lines(lines, delimiter_of(lines[:50])))
+    except csv.Error as error:
+        raise DataError(f"{source}: cannot be read as CSV: {error}") from error
     names, has_header = names_of(parsed[0])
     parsed = parsed[has_header:]
     if not parsed:

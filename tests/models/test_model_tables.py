@@ -45,6 +45,13 @@ def test_quoted_names_with_the_delimiter_in_them_stay_whole(tmp_path):
     assert table.time_column == "time"
 
 
+def test_blank_lines_are_no_rows_and_empty_rows_are(tmp_path):
+    table = table_from(tmp_path, 'a,note\n1,"two\nlines"\n\n,\n3,x\n')
+
+    assert table.column("a")[[0, 2]].tolist() == [1.0, 3.0]
+    assert table.text["note"] == ["two\nlines", "", "x"]
+
+
 def test_cells_that_are_no_numbers_are_missing_and_counted(tmp_path):
     table = table_from(tmp_path, "a,b\n1,x\n2,\nbad,y\n4,NaN\n")
 
