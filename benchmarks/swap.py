@@ -22,6 +22,7 @@ from pathlib import Path
 
 from wheeltapper_components.inference import Inference
 from wheeltapper_components.settings import GatewaySettings, ModelSettings, OrderSettings, WatchSettings
+from wheeltapper_components.threads import hand_over_quickly
 
 from tests.components.memory_gateway import memory_links
 from tests.components.small_models import write_small_model
@@ -138,6 +139,7 @@ def main() -> None:
     options.add_argument("--things", type=int, default=50)
     options.add_argument("--folder", type=Path, default=Path("/dev/shm") if Path("/dev/shm").is_dir() else None)
     given = options.parse_args()
+    hand_over_quickly()
     for swaps in (given.swaps, 0):
         with tempfile.TemporaryDirectory(dir=given.folder) as folder:
             measure(Run(Path(folder), given.rate, given.things), swaps)

@@ -30,6 +30,7 @@ from wheeltapper_components.inbox import Inbox
 from wheeltapper_components.inference import Inference
 from wheeltapper_components.links import Link, Links
 from wheeltapper_components.settings import GatewaySettings, GreengrassSettings, resolve_paths
+from wheeltapper_components.threads import hand_over_quickly
 
 log = logging.getLogger(__name__)
 
@@ -303,6 +304,7 @@ def main(process: str, arguments: Sequence[str]) -> int:
     if len(arguments) != 2:
         log.error("usage: main.py WORK_FOLDER ARTIFACTS_FOLDER, as the recipe calls it")
         return SettingsError.exit_code
+    hand_over_quickly()
     component = Component(process, Path(arguments[0]), Path(arguments[1]), SystemClock())
 
     def tell(_signal: int, _frame: FrameType | None) -> None:

@@ -16,6 +16,7 @@ from wheeltapper.transport.settings import BrokerSettings, open_transport
 from wheeltapper_components.health import Pulse
 from wheeltapper_components.links import Link, Links
 from wheeltapper_components.settings import GatewaySettings
+from wheeltapper_components.threads import hand_over_quickly
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +119,7 @@ def run_until_told(gateway: Gateway, stop: threading.Event | None = None) -> Non
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, tell)
+    hand_over_quickly()
     try:
         gateway.start()
         told.wait()
