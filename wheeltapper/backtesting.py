@@ -13,7 +13,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from wheeltapper.clock import SystemClock
+from wheeltapper.detector.action import Message
 from wheeltapper.detector.backtest import AlarmRunner, Difference, KeyHistory, Report, Runner, compare, make_runner
+from wheeltapper.detector.dedup import RecentIds
+from wheeltapper.detector.settings import DEFAULTS
 from wheeltapper.history import Chunk, all_messages, read_history
 
 AnyRunner = Runner | AlarmRunner
@@ -40,9 +43,16 @@ def backtest(
         import pyarrow.parquet  # noqa: F401 loaded before the clock starts
     clock = SystemClock()
     started = clock.monotonic()
-    rows = 0
+    rows = repeated = 0
+    recent = RecentIds(DEFAULTS.dedup_window_s)
     for chunk in followed(chunks, "back-testing"):
-        rows += _feed(runners, chunk)
+        fresh = _fresh(chunk.messages, recent)
+        repeated += len(chunk.messages) - len(fresh)
+        rows += _feed(runners, Chunk(chunk.done, chunk.total, fresh, chunk.batch))
+    if repeated:
+        print(
+            f"note: {repeated:,} messages repeat an id within {DEFAULTS.dedup_window_s:g} s; ignored", file=sys.stderr
+        )
     reports = [runner.finish() for runner in runners]
     seconds = max(clock.monotonic() - started, 1e-9)
     old = reports.pop() if against is not None else None
@@ -58,6 +68,11 @@ def backtest(
             _show_differences(console, found)
     console.print(f"{rows:,} messages in {seconds:.1f} s: {rows / seconds:,.0f} msg/s", style="dim")
     return 0
+
+
+def _fresh(messages: list[Message], recent: RecentIds) -> list[Message]:
+    """The messages without those that AWS would have ignored as repeats."""
+    return [each for each in messages if recent.accept(each.input_name, each.message_id, (each.time_ms or 0) / 1000)]
 
 
 def _runner(body: Mapping[str, Any], key: str | None, columnar: bool) -> AnyRunner:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tests.detector.histories import SNS, histories, models
 from wheeltapper.detector.action import Message
 from wheeltapper.detector.backtest import Report, Runner, compare, make_runner
-from wheeltapper.detector.backtest_columns import ColumnRunner, column_of
-from wheeltapper.detector.columns import Batch
+from wheeltapper.detector.backtest_columns import ColumnRunner
+from wheeltapper.detector.columns import Batch, column_of
 from wheeltapper.detector.values import UNDEFINED
 
 

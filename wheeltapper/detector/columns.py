@@ -110,9 +110,9 @@ def _evaluate(tree: Residual, batch: Batch) -> Vector:
         case ("column", path):
             return _column(path, batch)
         case ("&&", left, right):
-            return _and(_evaluate(left, batch), _evaluate(right, batch))
+            return _and(_evaluate(left, batch), _evaluate(right, batch), len(batch))
         case ("||", left, right):
-            return _or(_evaluate(left, batch), _evaluate(right, batch))
+            return _or(_evaluate(left, batch), _evaluate(right, batch), len(batch))
         case ("!", operand):
             return _not(_evaluate(operand, batch))
         case ("isUndefined", operand):
@@ -124,11 +124,11 @@ def _evaluate(tree: Residual, batch: Batch) -> Vector:
         case (("==" | "!=") as sign, left, right):
             return _equality(sign, _evaluate(left, batch), _evaluate(right, batch), len(batch))
         case (("+" | "-" | "*") as sign, left, right):
-            return _arithmetic(sign, _evaluate(left, batch), _evaluate(right, batch))
+            return _arithmetic(sign, _evaluate(left, batch), _evaluate(right, batch), len(batch))
         case ("/", left, right):
-            return _divide(_evaluate(left, batch), _evaluate(right, batch))
+            return _divide(_evaluate(left, batch), _evaluate(right, batch), len(batch))
         case ("negate", operand):
-            return _arithmetic("-", _constant(0), _evaluate(operand, batch))
+            return _arithmetic("-", _constant(0), _evaluate(operand, batch), len(batch))
         case (("startsWith" | "endsWith" | "contains") as name, left, right):
             return _text_test(name, _evaluate(left, batch), _evaluate(right, batch))
     raise UnsupportedError
@@ -187,24 +187,14 @@ def _truth(vector: Vector, rows: int) -> tuple[Mask, Mask]:
     return data & ~vector.undefined, ~data & ~vector.undefined
 
 
-def _rows(*vectors: Vector) -> int:
-    for vector in vectors:
-        for part in (vector.data, vector.undefined):
-            if isinstance(part, np.ndarray) and part.ndim:
-                return len(part)
-    return 1
-
-
-def _and(left: Vector, right: Vector) -> Vector:
-    rows = _rows(left, right)
+def _and(left: Vector, right: Vector, rows: int) -> Vector:
     true_left, false_left = _truth(left, rows)
     true_right, false_right = _truth(right, rows)
     true, false = true_left & true_right, false_left | false_right
     return Vector("boolean", true, ~(true | false))
 
 
-def _or(left: Vector, right: Vector) -> Vector:
-    rows = _rows(left, right)
+def _or(left: Vector, right: Vector, rows: int) -> Vector:
     return Vector("boolean", _truth(left, rows)[0] | _truth(right, rows)[0])
 
 
@@ -278,7 +268,7 @@ def _equality(sign: str, left: Vector, right: Vector, rows: int) -> Vector:
 _OPERATE: dict[str, Callable[[Any, Any], Any]] = {"+": python.add, "-": python.sub, "*": python.mul}
 
 
-def _arithmetic(sign: str, left: Vector, right: Vector) -> Vector:
+def _arithmetic(sign: str, left: Vector, right: Vector, rows: int) -> Vector:
     if left.kind == right.kind == "text":
         raise UnsupportedError
     if left.kind not in _NUMBERS or right.kind not in _NUMBERS:
@@ -287,7 +277,7 @@ def _arithmetic(sign: str, left: Vector, right: Vector) -> Vector:
     if left.kind == right.kind == "integer":
         _check_exact(np.asarray(_OPERATE[sign](_wide(left.data), _wide(right.data))))
         return Vector("integer", _OPERATE[sign](left.data, right.data), undefined)
-    return _finite(_OPERATE[sign], left, right, undefined)
+    return _finite(_OPERATE[sign], left, right, undefined, rows)
 
 
 def _wide(data: Any) -> Any:
@@ -295,21 +285,23 @@ def _wide(data: Any) -> Any:
     return np.asarray(data, dtype=np.float64)
 
 
-def _finite(operate: Callable[[Any, Any], Any], left: Vector, right: Vector, undefined: Mask | None) -> Vector:
+def _finite(
+    operate: Callable[[Any, Any], Any], left: Vector, right: Vector, undefined: Mask | None, rows: int
+) -> Vector:
     with np.errstate(all="ignore"):
         data = operate(_wide(left.data), _wide(right.data))
     lost = ~np.isfinite(data)
     if np.any(lost):
-        undefined = _either(undefined, np.broadcast_to(lost, (_rows(left, right),)))
+        undefined = _either(undefined, np.broadcast_to(lost, (rows,)))
     return Vector("decimal", data, undefined)
 
 
-def _divide(left: Vector, right: Vector) -> Vector:
+def _divide(left: Vector, right: Vector, rows: int) -> Vector:
     if left.kind not in _NUMBERS or right.kind not in _NUMBERS:
         return NOTHING
     if left.kind == right.kind == "integer":
         raise UnsupportedError  # rounded, and how is for the settings to say
-    return _finite(python.truediv, left, right, _either(left.undefined, right.undefined))
+    return _finite(python.truediv, left, right, _either(left.undefined, right.undefined), rows)
 
 
 _TEXT_TESTS: dict[str, Callable[[Any, Any], Operand]] = {
@@ -357,3 +349,28 @@ def payload_of(columns: Sequence[tuple[Path, list[Any]]], row: int) -> dict[str,
         else:
             inner[path[-1]] = value
     return payload
+
+
+def column_of(cells: Sequence[Any]) -> Column:
+    """
+    A column from the engine's values; UNDEFINED and None are missing.
+
+    >>> column_of([1, 2]).kind, column_of([1, 2.5]).kind, column_of(["a", UNDEFINED]).texts
+    ('integer', 'object', ('a',))
+    """
+    missing = np.asarray([cell is UNDEFINED or cell is None for cell in cells], dtype=bool)
+    kinds = {type(cell) for cell, absent in zip(cells, missing.tolist(), strict=True) if not absent}
+    mask = missing if missing.any() else None
+    if kinds == {str}:
+        places: dict[str, int] = {}
+        codes = [
+            -1 if absent else places.setdefault(cell, len(places)) for cell, absent in zip(cells, missing, strict=True)
+        ]
+        return Column("text", np.asarray(codes, dtype=np.int32), mask, tuple(places))
+    for kind, name, dtype in ((int, "integer", np.int64), (float, "decimal", np.float64), (bool, "boolean", np.bool_)):
+        if kinds == {kind}:
+            filled = [kind() if absent else cell for cell, absent in zip(cells, missing, strict=True)]
+            return Column(name, np.asarray(filled, dtype=dtype), mask)  # type: ignore[arg-type]
+    data = np.empty(len(cells), dtype=object)
+    data[:] = [UNDEFINED if absent else cell for cell, absent in zip(cells, missing, strict=True)]
+    return Column("object", data, mask)
