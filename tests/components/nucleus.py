@@ -79,6 +79,8 @@ class Nucleus:
         self.deferred: list[Json] = []
         self.connections = 0
         self.shadows: dict[str, bytes] = {}
+        self.stays_deaf: str = ""
+        """A kind of stream that hears nothing however often it is opened."""
         self._away = False
         self._spool: list[tuple[str, bytes]] = []
         self._streams: list[Stream] = []
@@ -222,6 +224,8 @@ class Nucleus:
     def _subscribe(self, kind: str, topic: str, stream: int, link: "Conversation") -> Callable[[], None]:
         if self.profile == "lite" and len(self._streams) >= LITE_SUBSCRIPTIONS:
             raise RefusedError("ServiceError")
+        if kind == self.stays_deaf:
+            return lambda: None
         return lambda: self._streams.append(Stream(kind, topic, stream, link))
 
     def _on_subscribe_to_topic(self, component: Component, request: Json, link: "Conversation", stream: int) -> Any:

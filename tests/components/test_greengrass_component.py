@@ -169,6 +169,15 @@ def test_a_stream_that_went_deaf_is_subscribed_to_again(bench: Bench, side: Any)
     assert bench.wait(lambda: sorted(bench.nucleus.subscribed) == before)
 
 
+def test_a_stream_that_stays_deaf_ends_the_process_with_status_1(bench: Bench) -> None:
+    bench.started(greengrass=FAST)
+
+    bench.nucleus.stays_deaf = "local"
+    bench.nucleus.deafen("local")
+
+    assert bench.ended(1)
+
+
 def test_predictions_wait_on_disk_while_the_link_is_away_and_leave_in_order(bench: Bench) -> None:
     bench.started()
     bench.nucleus.broker_away = True

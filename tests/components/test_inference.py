@@ -14,6 +14,7 @@ from wheeltapper_components.settings import (
     ModelSettings,
     OrderSettings,
     OutputSettings,
+    StoreSettings,
     TopicSettings,
     TriggerSettings,
     WatchSettings,
@@ -221,6 +222,27 @@ def test_what_is_no_reading_is_counted_and_dropped(make: Make, payload: bytes) -
 
     assert gateway.inference.counts.malformed == 1
     assert gateway.scored() == ["m1"]
+
+
+def test_a_full_outbox_drops_the_oldest_and_says_so(make: Make) -> None:
+    gateway = make(store=StoreSettings(max_bytes=3_000, flush=False))
+    gateway.send(0)
+    gateway.run()
+    gateway.cloud.go_away()
+
+    for number in range(1, 30):
+        gateway.send(number)
+        gateway.run()
+    gateway.inference.pulse.beat()
+    gateway.run()
+    gateway.cloud.come_back()
+    gateway.run()
+
+    in_cloud = [prediction["reading_id"] for prediction in gateway.heard(broker="cloud")]
+    assert in_cloud == [f"m{number}" for number in range(30 - len(in_cloud), 30)]
+    assert 0 < len(in_cloud) < 29
+    assert gateway.heard("health")[-1]["status"] == "degraded"
+    assert f"{29 - len(in_cloud)} messages dropped" in gateway.heard("health")[-1]["detail"]
 
 
 NUMBERS = st.integers() | st.floats() | st.sampled_from([1e308, -1e39, 2**64, -(2**70), 10**400])
