@@ -419,3 +419,35 @@ def test_delivered_news_is_forgotten_once_no_restart_tells_it_again(tmp_path):
     assert [record.action.type for record in bench.judge.actions()] == ["sns"]
     bench.crash()
     assert bench.actions == []
+
+
+def test_what_was_saved_of_an_earlier_version_never_comes_back(tmp_path):
+    bench = Bench(tmp_path).with_models()
+    bench.put(90.0)
+    bench.judge._core.checkpoint()
+    save, bench.judge._core._save = bench.judge._core._save, lambda limit: None
+
+    bench.judge.deploy(deployment(MODEL, "2"))  # the disk is full just when the snapshot is to be taken
+    bench.judge._core._save = save
+    bench.judge._core.checkpoint()
+    bench.crash()
+
+    assert bench.state() == ""
+
+
+def test_a_definition_that_a_later_release_refuses_does_not_keep_the_rest_from_starting(tmp_path, monkeypatch):
+    bench = Bench(tmp_path).with_models()
+    bench.put(90.0)
+    kind = type(bench.judge._core.models)
+    load = kind.load
+
+    def refuse(models, found, *, migrate=False):
+        if found.name == "Motor":
+            raise DefinitionError("no more")
+        load(models, found, migrate=migrate)
+
+    monkeypatch.setattr(kind, "load", refuse)
+    bench.crash()
+
+    assert bench.state() == ""
+    assert bench.judge.alarm("Overheat", "m1").state == "ACTIVE"

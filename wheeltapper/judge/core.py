@@ -8,6 +8,7 @@ that is written there. So what a restart decides is what was decided.
 import logging
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,7 +115,7 @@ class Core:
         self._engine_ms = base.engine_ms
         self.models.declare(base.inputs)
         for deployment in base.deployments:
-            self.models.load(deployment)
+            self._survive(partial(self.models.load, deployment))
         later: dict[int, list[tuple[str, str, bytes | None]]] = {}
         for model, key, position, state in self.snapshots.saved():
             if position <= base.position:
@@ -125,7 +126,7 @@ class Core:
         self.shard.take_touched()
         replayed = 0
         for row in self.journal.rows(base.position):
-            self._apply(row)
+            self._survive(partial(self._apply, row))
             replayed += 1
             for model, key, state in later.pop(row.position, ()):
                 self._place(model, key, state)
@@ -155,7 +156,15 @@ class Core:
         if state is None:
             self.shard.delete_detector(model, key)
         else:
-            self.shard.insert(state)
+            self._survive(partial(self.shard.insert, state))
+
+    @staticmethod
+    def _survive(act: Callable[[], object]) -> None:
+        """What an earlier release wrote and this one refuses must not keep everything else from starting."""
+        try:
+            act()
+        except DefinitionError as error:
+            log.error("judge: left out: %s", error)
 
     def _recall_ids(self) -> None:
         if not self._settings.deduplicate:
@@ -326,19 +335,15 @@ class Core:
 
     def _checkpoint_all(self, command: rows.Deploy | rows.Withdraw | None) -> None:
         """After a definition has changed: what was saved of its detectors is void."""
-        self._begin_round()
-        name = None
         if command is not None:
-            name = command.deployment.name if isinstance(command, rows.Deploy) else command.name
-        self._save(None, void=name)
+            self.snapshots.void(command.deployment.name if isinstance(command, rows.Deploy) else command.name)
+        self.checkpoint()
 
-    def _save(self, limit: int | None, *, void: str | None = None) -> None:
+    def _save(self, limit: int | None) -> None:
         self.snapshots.note(self.shard.take_touched())
         try:
             with self.journal.transaction() as connection:
                 self.ledger.flush(connection)
-                if void is not None:
-                    self.snapshots.forget_model(connection, void)
                 self.snapshots.write(self.shard, limit)
                 keep = self._settings
                 self.journal.prune(

@@ -46,6 +46,7 @@ class Snapshots:
         self._next_base: Base | None = None
         self._written: list[Name] = []
         self._finished = False
+        self._void: dict[str, int] = {}
 
     @staticmethod
     def prepare(connection: sqlite3.Connection) -> None:
@@ -66,9 +67,9 @@ class Snapshots:
         self._next_base = base
         self._round, self._changed = {**self._round, **self._changed}, {}
 
-    def forget_model(self, connection: sqlite3.Connection, model: str) -> None:
-        """Delete what was saved of a model, all of whose detectors are gone."""
-        connection.execute("DELETE FROM detector WHERE model = ?", (model,))
+    def void(self, model: str) -> None:
+        """What was saved of a model so far is worth nothing: its detectors are gone or of another version."""
+        self._void[model] = self._journal.position
 
     def write(self, shard: Shard, limit: int | None = None) -> None:
         """Save some of the round's detectors, or all; only within a transaction, followed by ``committed`` or ``undone``."""
@@ -78,6 +79,7 @@ class Snapshots:
         position = self._journal.position
         with_state = [(model, key, position, shard.dump(model, key)) for model, key in self._written]
         connection = self._journal.connection
+        connection.executemany("DELETE FROM detector WHERE model = ? AND position < ?", self._void.items())
         connection.executemany("INSERT OR REPLACE INTO detector VALUES (?,?,?,?)", with_state)
         self._finished = len(self._written) == len(self._round)
         if self._finished:
@@ -91,6 +93,7 @@ class Snapshots:
         for name in self._written:
             self._round.pop(name, None)
         self._written = []
+        self._void.clear()
         if self._finished and self._next_base is not None:
             self.base, self._next_base, self._finished = self._next_base, None, False
 
