@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import logging
 import socket
 import threading
 from collections.abc import Iterator, Mapping
@@ -67,3 +68,15 @@ def serving(
             thread.join(20)
         listener.close()
         companion.close()
+
+
+@contextlib.contextmanager
+def logging_kept() -> Iterator[None]:
+    """Take back what a command that ran in this process did to the root logger."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)

@@ -6,6 +6,7 @@ import stat
 import pytest
 from wheeltapper_cloud.keys import KEYS_FILE, SEAL_FILE, KeyStore
 
+from tests.companion import logging_kept
 from wheeltapper.cli import main
 from wheeltapper.clock import ManualClock
 from wheeltapper.errors import SettingsError
@@ -69,7 +70,8 @@ def test_the_commands_make_list_and_revoke(tmp_path, capsys):
 
 
 def test_another_address_than_loopback_without_keys_is_refused_in_one_line(tmp_path, capsys):
-    status = main(["cloud", "serve", "--host", "192.0.2.1", "--port", "0", "--data-dir", str(tmp_path)])
+    with logging_kept():
+        status = main(["cloud", "serve", "--host", "192.0.2.1", "--port", "0", "--data-dir", str(tmp_path)])
 
     assert status == 2
     assert capsys.readouterr().err.strip().splitlines()[-1] == (

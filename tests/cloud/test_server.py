@@ -17,7 +17,7 @@ from wheeltapper_cloud.settings import CloudSettings, ServerSettings, load
 from wheeltapper_cloud.signature import SignedRequest
 from wheeltapper_cloud.wire import ServiceError
 
-from tests.companion import Served, serving
+from tests.companion import Served, logging_kept, serving
 from tests.loopback import wait_for_port
 from wheeltapper import topics
 from wheeltapper.cli import main
@@ -177,7 +177,10 @@ def test_the_settings_in_the_document_are_settings(tmp_path):
 def test_a_certificate_that_cannot_be_used_is_refused_in_one_line(tmp_path, text, capsys):
     (tmp_path / "cloud.toml").write_text(f"[server]\n{text}\n")
 
-    status = main(["cloud", "serve", "--config", str(tmp_path / "cloud.toml"), "--data-dir", str(tmp_path / "data")])
+    with logging_kept():
+        status = main(
+            ["cloud", "serve", "--config", str(tmp_path / "cloud.toml"), "--data-dir", str(tmp_path / "data")]
+        )
 
     assert status == 2
     assert "server: " in capsys.readouterr().err
