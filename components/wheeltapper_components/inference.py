@@ -6,6 +6,7 @@ disk in one transaction. One thread does all the work, in batches of what waits;
 something comes.
 """
 
+import contextlib
 import logging
 import math
 import threading
@@ -53,6 +54,13 @@ class Kept(msgspec.Struct, array_like=True, frozen=True):
     newest_ms: int
     sha256: str
     state: bytes
+
+
+class KeptRow(msgspec.Struct, array_like=True, frozen=True):
+    """One reading that a model was fed, kept to warm the next one."""
+
+    values: dict[str, Value]
+    time_ms: int | None
 
 
 class Counts(msgspec.Struct):
@@ -142,7 +150,7 @@ class Inference:
         self.pulse.beat("ready")
 
     def close(self) -> None:
-        """Stop taking work; what is not acknowledged comes again. Harmless when repeated."""
+        """Stop taking work and keep each thing's last rows; what is not acknowledged comes again. Harmless when repeated."""
         self._stop.set()
         if self._own_inbox:
             self._inbox.close()
@@ -150,16 +158,36 @@ class Inference:
         for thread in self._threads:
             thread.join(5.0)
         self._threads = []
+        with contextlib.suppress(UnavailableError):  # closed before, or a full disk: the next swap is a cold start
+            self._links.first.outbox.put((), states=self._rows())
+
+    def _rows(self) -> dict[str, bytes]:
+        rows: dict[str, bytes] = {}
+        for thing in self.things():
+            seat = self.shelf.seat_of(thing)
+            if seat is not None and seat.slot is not None:
+                kept = [KeptRow(dict(row.values), row.time_ms) for row in seat.slot.rows(thing)]
+                rows[f"rows/{thing}"] = msgspec.msgpack.encode(kept)
+        return rows
 
     def _restore(self) -> None:
-        states = self._links.first.outbox.states("thing/")
-        for name, state in states.items():
+        outbox = self._links.first.outbox
+        rows = outbox.states("rows/")
+        for name, state in outbox.states("thing/").items():
             thing, kept = name.removeprefix("thing/"), msgspec.msgpack.decode(state, type=Kept)
             self._timeline.restore(thing, kept.newest_ms)
             seat = self.shelf.seat_of(thing)
-            if seat is not None and seat.slot is not None and seat.slot.card.sha256 == kept.sha256:
+            if seat is None or seat.slot is None:
+                continue
+            if f"rows/{thing}" in rows:
+                before = msgspec.msgpack.decode(rows[f"rows/{thing}"], type=list[KeptRow])
+                if before and before[-1].time_ms == kept.newest_ms:  # else a kill came after they were kept
+                    seat.slot.recall(thing, [SensorRow(thing, row.values, row.time_ms) for row in before])
+            if seat.slot.card.sha256 == kept.sha256:
                 seat.slot.restore(thing, kept.state)
-        self._seen.restore(self._links.first.outbox.states("seen/").values())
+            else:
+                seat.slot.rewarm(thing)
+        self._seen.restore(outbox.states("seen/").values())
 
     def _report(self, well: bool, detail: str) -> None:
         (log.info if well else log.error)("%s", detail)

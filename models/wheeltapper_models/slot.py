@@ -117,6 +117,18 @@ class Slot:
         with self._lock:
             return list(self._last.get(thing, ()))
 
+    def recall(self, thing: str, rows: Sequence[SensorRow]) -> None:
+        """Keep rows that were judged before a restart, oldest first, to warm the next model with; judges nothing."""
+        with self._lock:
+            self._last[thing] = deque(rows, maxlen=self._kept_rows)
+            self._counts[thing] = len(self._last[thing])
+
+    def rewarm(self, thing: str) -> None:
+        """Work a machine's state out from its kept rows: for a model that first serves it after a restart."""
+        with self._lock:
+            self._states.pop(thing, None)
+            self._warm(self._session, [list(self._last.get(thing, ()))], self._states)
+
     def state(self, thing: str) -> tuple[Card, bytes]:
         """What the model in service remembers of a machine, to be kept until ``restore``; empty where it is nothing."""
         with self._lock:

@@ -93,6 +93,27 @@ def test_a_swap_scores_every_reading_once_and_is_no_cold_start(versions: Version
     assert scores[7] == pytest.approx(10 * scores[6], rel=0.2)
 
 
+@pytest.mark.parametrize("met", ["at the restart", "after it"])
+def test_a_swap_is_no_cold_start_even_where_a_restart_came_between(versions: Versions, met: str) -> None:
+    versions.add("1.0.0", warmup_rows=3)
+    gateway = versions.start()
+    gateway.send(*range(10))
+    gateway.run()
+
+    gateway.close()
+    if met == "at the restart":
+        versions.add("1.1.0", warmup_rows=3)
+    gateway.open()
+    if met == "after it":
+        versions.add("1.1.0", warmup_rows=3)
+        versions.look()
+    gateway.send(10)
+    gateway.run()
+
+    assert gateway.scored()[-1] == "m10"
+    assert gateway.heard()[-1]["model"]["version"] == "1.1.0"
+
+
 def test_a_version_whose_files_are_still_coming_is_left_alone(versions: Versions) -> None:
     versions.add("1.0.0")
     versions.start()
