@@ -67,6 +67,7 @@ class Journal:
             self._writer.executescript(_SCHEMA)
             if max_page_count:
                 self._writer.execute(f"PRAGMA max_page_count={max_page_count}")
+            self.truncate()
             self._keeper = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
             last = self._writer.execute("SELECT max(position) FROM journal").fetchone()[0]
             self.position: int = last if last is not None else int(self.meta("pruned") or 0)
