@@ -143,10 +143,8 @@ def _learn(
         limit=float(np.float32(limit)),
         off=off,
     )
-    now = rows.features[rows.normal][:, :sensors]
-    explained = 1.0 - np.nanvar(residual[rows.normal], axis=0)[counts] / np.maximum(now.var(axis=0)[counts], 1e-12)
     scores = {
-        "held_out_explained": round(float(explained.mean()), 4),
+        "held_out_explained": round(_explained(residual, rows, counts), 4),
         "held_out_score_median": round(float(np.median(healthy)), 4),
         "held_out_score_largest": round(float(healthy.max()), 4),
     }
@@ -182,6 +180,17 @@ def _strengths(text: str) -> Doubles:
     if not np.all(strengths > 0):
         raise SettingsError(f"--set ridge={text}: must be above 0")
     return strengths
+
+
+def _explained(residual: Doubles, rows: Rows, counts: Mask) -> float:
+    """The share of the sensors' variance that their held-out predictions explain, the mean over those that count."""
+    shares = []
+    for sensor in np.flatnonzero(counts).tolist():
+        held = rows.heard[:, sensor] & rows.normal
+        if held.any():
+            variance = max(float(rows.features[held, sensor].var()), 1e-12)
+            shares.append(1.0 - float(np.mean(residual[held, sensor] ** 2)) / variance)
+    return float(np.mean(shares)) if shares else 0.0
 
 
 def _scale(residual: Doubles, rows: Rows, counts: Mask) -> Doubles:

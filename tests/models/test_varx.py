@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from wheeltapper_models import varx, varx_model
+from wheeltapper_models.card import encode_card
 from wheeltapper_models.conditions import parse_condition
 from wheeltapper_models.data import Table
 from wheeltapper_models.kinds import Options
@@ -235,3 +236,50 @@ def test_stretches_are_learnt_from_without_a_bridge_between_them():
 
     assert trained.card.training.rows == 800
     assert score_table(Session(trained.card, trained.model), pump_table(1000, seed=8)).anomaly.sum() == 0
+
+
+def column_of(kind: str, rows: int, random: np.random.Generator) -> np.ndarray:
+    return {
+        "walk": np.cumsum(random.normal(0, 1, rows)),
+        "constant": np.full(rows, 3.7),
+        "nearly constant": 1e3 + random.normal(0, 1e-9, rows),
+        "huge": random.normal(0, 1e8, rows),
+        "switch": random.integers(0, 2, rows).astype(float),
+        "absent": np.full(rows, np.nan),
+        "counter": np.arange(rows, dtype=float),
+        "rare": np.where(random.random(rows) < 0.9, np.nan, random.normal(0, 1, rows)),
+    }[kind]
+
+
+@pytest.mark.filterwarnings("error")
+@settings(max_examples=40, deadline=None)
+@given(
+    kinds=st.lists(
+        st.sampled_from(["walk", "constant", "nearly constant", "huge", "switch", "absent", "counter", "rare"]),
+        min_size=1,
+        max_size=5,
+    ),
+    rows=st.integers(1, 250),
+    cut=st.integers(0, 250),
+    labelled=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_whatever_the_data_a_model_is_learnt_and_stays_finite_or_the_reason_is_given(kinds, rows, cut, labelled, seed):
+    random = np.random.default_rng(seed)
+    values = np.stack([column_of(kind, rows, random) for kind in kinds], axis=1)
+    table = Table("x", tuple(f"c{place}" for place in range(len(kinds))), values)
+    if labelled:
+        table = table.with_labels(random.random(rows) < 0.1)
+    stretches = [stretch for stretch in (table.rows(0, cut), table.rows(cut)) if len(stretch)]
+
+    try:
+        trained = varx.fit(stretches, Options())
+    except DataError as error:
+        assert "learnt from" in str(error)
+        return
+    strange = Table("y", table.names, random.normal(0, 1e3, (30, len(kinds))))
+    scores = score_table(Session(trained.card, trained.model), strange)
+
+    assert np.isfinite(scores.score).all()
+    assert np.allclose(scores.contributions.sum(axis=1), 1, atol=1e-5)
+    assert encode_card(trained.card)
