@@ -24,7 +24,6 @@ from wheeltapper.detector.plan import (
     ClearTimerPlan,
     EventPlan,
     ExternalPlan,
-    InputPlan,
     Plan,
     ResetTimerPlan,
     SetTimerPlan,
@@ -79,7 +78,7 @@ def compile_plan(plan: Plan, settings: EngineSettings) -> Handlers:
 
 def generated_source(plan: Plan, settings: EngineSettings) -> str:
     """All the Python that the plan becomes, for people to read."""
-    compilation = _Compilation(plan, settings)
+    compilation = _Compilation(plan, settings, shown=False)
     compilation.make_all()
     return "\n\n".join(compilation.sources)
 
@@ -93,10 +92,16 @@ def _plain(value: Any) -> Any:
     return values.UNDEFINED if isinstance(value, dict | list) else value
 
 
-class _Compilation:
-    """The functions of one plan and the names that they see."""
+def _matters(event: EventPlan, condition: Expression) -> bool:
+    """Whether it makes a difference that an event's condition is evaluated."""
+    return bool(event.actions) or checks_timers(condition)
 
-    def __init__(self, plan: Plan, settings: EngineSettings) -> None:
+
+class _Compilation:
+    """The functions of one plan and the names that they see; ``shown`` lets debuggers find the source."""
+
+    def __init__(self, plan: Plan, settings: EngineSettings, *, shown: bool = True) -> None:
+        self._shown = shown
         self.plan = plan
         self.settings = settings
         self.sources: list[str] = []
@@ -174,13 +179,13 @@ class _Compilation:
     def _make_message(self, state: int, index: int) -> Callable[..., Any]:
         given = self.plan.inputs[index]
         body = _Function(self, given.references, is_message=True, input_name=given.name)
-        body.run_state(state, given)
+        body.run_state(state)
         title = f"state {self.plan.states[state].name!a} on a message of {given.name!a}"
         return self._make(f"on{state}_{index}", "d, p, now, m", title, body.lines)
 
     def _make_timer(self, state: int) -> Callable[..., Any]:
         body = _Function(self, (), is_message=False, input_name="")
-        body.run_state(state, None)
+        body.run_state(state)
         title = f"state {self.plan.states[state].name!a} on a timer"
         return self._make(f"on{state}_timer", "d, t, now", title, ["d.mark_timer(t, 3)", *body.lines])
 
@@ -194,8 +199,9 @@ class _Compilation:
     def _make(self, name: str, arguments: str, title: str, lines: Sequence[str]) -> Callable[..., Any]:
         source = f"def {name}({arguments}):\n    # {title}\n" + "".join(f"    {line}\n" for line in lines)
         file = f"<{self.plan.name or 'detector model'} {self.plan.hash[:12]} {name}>"
-        linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-        self._files.append(file)
+        if self._shown:
+            linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+            self._files.append(file)
         self.sources.append(source)
         exec(compile(source, file, "exec"), self._names)  # noqa: S102 - holds literals and our own names only
         function: Callable[..., Any] = self._names[name]
@@ -225,33 +231,39 @@ class _Function:
         self._trigger = {True: "m, ''", False: "None, t", None: "m, t"}[is_message]
         self.lines: list[str] = []
 
-    def run_state(self, state: int, given: InputPlan | None) -> None:
+    def run_state(self, state: int) -> None:
         """A whole pass through a state's onInput."""
         plan = self._home.plan.states[state]
         hoisted = [] if self._serial else self._worth_hoisting([*plan.input, *plan.transitions])
         for reference in hoisted:
             self._translator.hoist(reference)
-        body, self.lines = self.lines, []
         if self._serial:
             self._serial_group(plan.input)
             self._choose(state, plan.transitions)
-            self._follow_choice(plan.transitions)
         else:
             self._conditions(plan.input)
             self._choose(state, plan.transitions)
             self._actions_if(plan.input)
-            self._follow_choice(plan.transitions)
-        if self._translator.checks:
-            self._add("if k:", "    d.settle()")
-        self._add("return out")
-        body_after, self.lines = self.lines, body
+        self._finish(plan.transitions)
+        # What the body needs beforehand is known only now.
+        body, self.lines = self.lines, []
+        self._begin(hoisted)
+        self.lines += body
+
+    def _begin(self, hoisted: Sequence[Reference]) -> None:
         self._add("d.updated = now", "out = None")
         if self._translator.checks:
             self._add(f"k = {self._translator.asks}")
         self._extract_all()
         for reference in hoisted:
             self._load(reference)
-        self.lines += body_after
+
+    def _finish(self, transitions: Sequence[EventPlan]) -> None:
+        if transitions:
+            self._add("if go is not None:", f"    return go(out, d, now, {self._trigger})")
+        if self._translator.checks:
+            self._add("if k:", "    d.settle()")
+        self._add("return out")
 
     def leave(self, state: int, event: EventPlan) -> None:
         """What a transition does, once the actions of onInput have run."""
@@ -311,7 +323,7 @@ class _Function:
 
     def _conditions(self, events: Sequence[EventPlan]) -> None:
         for place, event in enumerate(events):
-            if event.condition is not None:
+            if event.condition is not None and _matters(event, event.condition):
                 self._add(f"c{place} = {self._translator.truth(event.condition)}  # {event.name!a}")
 
     def _actions_if(self, events: Sequence[EventPlan]) -> None:
@@ -334,6 +346,8 @@ class _Function:
             if event.condition is None:
                 self._act(event, "")
                 continue
+            if not _matters(event, event.condition):
+                continue
             self._add(f"if {self._translator.truth(event.condition)}:  # {event.name!a}")
             if event.actions:
                 self._act(event, "    ")
@@ -354,10 +368,6 @@ class _Function:
                 f"    out.take({name})",
                 f"    go = go{state}_{place}",
             )
-
-    def _follow_choice(self, transitions: Sequence[EventPlan]) -> None:
-        if transitions:
-            self._add("if go is not None:", f"    return go(out, d, now, {self._trigger})")
 
     def _act(self, event: EventPlan, indent: str) -> None:
         start = len(self.lines)
