@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -165,7 +166,7 @@ def _key_as_json(history: KeyHistory) -> dict[str, Any]:
 def _show(console: Console, report: Report, key: str | None) -> None:
     alarms, changes, seconds = report.totals()
     console.print(
-        f"[bold]{report.model}[/]: {len(report.keys):,} detectors, {alarms:,} alarms, {changes:,} state changes, "
+        f"[bold]{escape(report.model)}[/]: {len(report.keys):,} detectors, {alarms:,} alarms, {changes:,} state changes, "
         f"{report.messages:,} messages read"
     )
     for count, what in (
@@ -180,7 +181,7 @@ def _show(console: Console, report: Report, key: str | None) -> None:
     total = sum(seconds.values()) or 1.0
     table = Table("state", "time in it", "share", title="all detectors", title_justify="left")
     for state, spent in sorted(seconds.items(), key=lambda each: -each[1]):
-        table.add_row(state, _duration(spent), f"{spent / total:.1%}")
+        table.add_row(escape(state), _duration(spent), f"{spent / total:.1%}")
     console.print(table)
     _show_keys(console, report)
     if key is not None and key in report.keys:
@@ -191,9 +192,9 @@ def _show_keys(console: Console, report: Report) -> None:
     table = Table("key", "alarms", "changes", "state now", "last alarm")
     ranked = sorted(report.keys.values(), key=lambda each: (-len(each.alarms), -len(each.changes), each.key))
     for each in ranked[:_ROWS]:
-        last = f"{_time(each.alarms[-1].time_ms)} {each.alarms[-1].name}" if each.alarms else ""
+        last = f"{_time(each.alarms[-1].time_ms)} {escape(each.alarms[-1].name)}" if each.alarms else ""
         changes = sum(1 for change in each.changes if change.from_state)
-        table.add_row(each.key or "(one detector)", f"{len(each.alarms):,}", f"{changes:,}", each.state, last)
+        table.add_row(each.key or "(one detector)", f"{len(each.alarms):,}", f"{changes:,}", escape(each.state), last)
     console.print(table)
     if len(ranked) > _ROWS:
         console.print(f"  … and {len(ranked) - _ROWS:,} more; --json tells all", style="dim")
@@ -210,7 +211,7 @@ def _show_timeline(console: Console, history: KeyHistory) -> None:
         )
         rows.append((change.time_ms, 0, text))
     for time_ms, _, text in sorted(rows):
-        table.add_row(_time(time_ms), text)
+        table.add_row(_time(time_ms), escape(text))
     console.print(table)
 
 
@@ -226,10 +227,12 @@ def _show_differences(console: Console, differences: list[Difference]) -> None:
     table = Table("key", "", "time", "alarm")
     for sign, found in (("gained", gained), ("lost", lost)):
         for key, alarm in found[:_ROWS]:
-            table.add_row(key, sign, _time(alarm.time_ms), alarm.name)
+            table.add_row(key, sign, _time(alarm.time_ms), escape(alarm.name))
     for key, pair in moved[:_ROWS]:
         apart = (pair.new.time_ms - pair.old.time_ms) / 1000
-        table.add_row(key, "moved", _time(pair.new.time_ms), f"{pair.new.name}, {abs(apart):g} s {_direction(apart)}")
+        table.add_row(
+            key, "moved", _time(pair.new.time_ms), f"{escape(pair.new.name)}, {abs(apart):g} s {_direction(apart)}"
+        )
     if table.row_count:
         console.print(table)
 

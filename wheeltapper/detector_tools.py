@@ -359,16 +359,17 @@ def plan_of(body: dict[str, Any]) -> Any:
 
 def _show_migration(plan: Any, name: str) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console(highlight=False)
-    table = Table(title=f"{name}: what running detectors keep", title_justify="left")
+    table = Table(title=f"{escape(name)}: what running detectors keep", title_justify="left")
     for column in ("", "kept", "lost"):
         table.add_column(column)
     kept_states = [before if before == after else f"{before} → {after}" for before, after in plan.states.items()]
-    table.add_row("states", ", ".join(kept_states), ", ".join(plan.lost_states))
+    table.add_row("states", escape(", ".join(kept_states)), escape(", ".join(plan.lost_states)))
     table.add_row("variables", ", ".join(plan.variables), ", ".join(plan.lost_variables))
-    table.add_row("timers", ", ".join(plan.timers), ", ".join(plan.lost_timers))
+    table.add_row("timers", escape(", ".join(plan.timers)), escape(", ".join(plan.lost_timers)))
     console.print(table)
     for refusal in plan.refusals:
         console.print(f"refused: {refusal}", style="red", markup=False)

@@ -25,7 +25,7 @@ from wheeltapper.detector.settings import DEFAULTS, EngineSettings
 from wheeltapper.detector.values import follow
 
 
-class Change(msgspec.Struct, frozen=True):
+class Change(msgspec.Struct, frozen=True, rename="camel"):
     """A detector was created (``from_state`` is then empty) or left a state for another."""
 
     time_ms: int
@@ -34,7 +34,7 @@ class Change(msgspec.Struct, frozen=True):
     event: str
 
 
-class Raised(msgspec.Struct, frozen=True):
+class Raised(msgspec.Struct, frozen=True, rename="camel"):
     """A pass that sent something: the state it was sent in, the events that sent, the kinds of action."""
 
     time_ms: int
@@ -334,14 +334,14 @@ def make_runner(
 # -- comparison
 
 
-class Moved(msgspec.Struct, frozen=True):
+class Moved(msgspec.Struct, frozen=True, rename="camel"):
     """The same alarm, earlier or later."""
 
     old: Raised
     new: Raised
 
 
-class Difference(msgspec.Struct):
+class Difference(msgspec.Struct, rename="camel"):
     """What a new version gains, loses and moves of one key; ``same`` counts what stays."""
 
     key: str
