@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from wheeltapper.errors import MessageError
-from wheeltapper.messages import Reading, decode_reading
+from wheeltapper.messages import Reading, Value, decode_reading
 from wheeltapper_components.settings import OrderSettings
 
 T = TypeVar("T")
@@ -23,6 +23,7 @@ T = TypeVar("T")
 _EARLIEST_MS = -62_135_596_800_000  # year 1
 _LATEST_MS = 253_402_300_799_999  # year 9999
 _LONGEST_ID = 256
+_WIDEST = 1 << 63
 
 
 def read_reading(payload: bytes, thing: str, arrival_ms: int) -> Reading:
@@ -39,7 +40,20 @@ def read_reading(payload: bytes, thing: str, arrival_ms: int) -> Reading:
         raise MessageError(
             f"reading: its message_id has {len(reading.message_id)} characters; {_LONGEST_ID} are allowed"
         )
+    if any(type(value) is int and not -_WIDEST <= value < _WIDEST for value in reading.values.values()):
+        values = {name: _narrow(value) for name, value in reading.values.items()}
+        return Reading(reading.message_id, reading.thing, reading.time_ms, values)
     return reading
+
+
+def _narrow(value: Value) -> Value:
+    """A whole number that no encoder takes, as the nearest one with a point; null beyond those too."""
+    if type(value) is not int or -_WIDEST <= value < _WIDEST:
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        return None
 
 
 def mended(payload: bytes) -> bytes:
