@@ -93,7 +93,7 @@ class Detectors:
     def batch_update_detector(self, call: Call) -> dict[str, Any]:
         entries: list[Entry] = call.request["detectors"]
         _check_batch(entries, "messageId")
-        refusals = _apply(entries, _update, lambda updates: self._judge.update_detectors(updates, by=call.by))
+        refusals = _apply(entries, self._update, lambda updates: self._judge.update_detectors(updates, by=call.by))
         return {"batchUpdateDetectorErrorEntries": _error_entries(entries, refusals, "messageId")}
 
     def batch_delete_detector(self, call: Call) -> dict[str, Any]:
@@ -102,6 +102,17 @@ class Detectors:
         targets = [(entry["detectorModelName"], entry.get("keyValue", "")) for entry in entries]
         refusals = self._judge.delete_detectors(targets, by=call.by)
         return {"batchDeleteDetectorErrorEntries": _error_entries(entries, refusals, "messageId")}
+
+    def _update(self, entry: Entry) -> DetectorUpdate:
+        found = self._account.store.get("detectorModel", entry["detectorModelName"])
+        if found is not None and ("key" in found.body) != ("keyValue" in entry):
+            needs = (
+                f"has the key {found.body['key']!r}: give keyValue"
+                if "key" in found.body
+                else "has no key: omit keyValue"
+            )
+            raise DefinitionError(f"detector model {found.name!r} {needs}")
+        return _update(entry)
 
 
 class Alarms:

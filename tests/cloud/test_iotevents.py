@@ -356,6 +356,29 @@ def test_a_variable_that_is_no_literal_refuses_its_entry(tmp_path, value):
     assert status == 400 or refused[0]["errorCode"] == "InvalidRequestException"
 
 
+def test_an_update_names_a_key_exactly_where_the_model_has_one(tmp_path):
+    state = {"stateName": "A", "variables": [], "timers": []}
+    singleton = {"detectorModelName": "s", "roleArn": ROLE, "detectorModelDefinition": definition()}
+    entries = [
+        {"messageId": "1", "detectorModelName": "m", "state": state},
+        {"messageId": "2", "detectorModelName": "m", "keyValue": "k", "state": state},
+        {"messageId": "3", "detectorModelName": "s", "state": state},
+        {"messageId": "4", "detectorModelName": "s", "keyValue": "k", "state": state},
+        {"messageId": "5", "detectorModelName": "none", "state": state},
+    ]
+    with serving(tmp_path) as cloud:
+        create_input(cloud)
+        create_model(cloud)
+        cloud.call("POST", "/detector-models", singleton)
+        refused = cloud.call("POST", "/detectors", {"detectors": entries})[1]["batchUpdateDetectorErrorEntries"]
+
+    assert [(one["messageId"], one["errorCode"]) for one in refused] == [
+        ("1", "InvalidRequestException"),
+        ("4", "InvalidRequestException"),
+        ("5", "ResourceNotFoundException"),
+    ]
+
+
 def test_more_than_ten_alarm_requests_refuse_the_batch(empty):
     requests = [{"requestId": f"r{n}", "alarmModelName": "a"} for n in range(11)]
     status = empty.call("POST", "/alarms/acknowledge", {"acknowledgeActionRequests": requests})[0]
