@@ -40,6 +40,13 @@ class Batch(NamedTuple):
     messages: Sequence[Message]
     done: Done
 
+    def finish(self, refusals: Sequence[Refusal]) -> None:
+        """Tell, whatever the one who is told makes of it."""
+        try:
+            self.done(refusals)
+        except Exception:
+            log.exception("judge: who handed over a batch failed to take its answer")
+
 
 class Counters(msgspec.Struct):
     """What has happened since the start."""
@@ -189,7 +196,7 @@ class Core:
             except UnavailableError as error:
                 self.counters.writable = False
                 for batch in batches:
-                    batch.done([Refusal(i, "unavailable", str(error)) for i in range(len(batch.messages))])
+                    batch.finish([Refusal(i, "unavailable", str(error)) for i in range(len(batch.messages))])
                 return
             self._recent.add(taken.fresh_ids, now_ms)
             self.counters.accepted += len(taken.messages)
@@ -197,7 +204,7 @@ class Core:
             self._tell()
         for batch, refused in zip(batches, refusals, strict=True):
             self.counters.refused += len(refused)
-            batch.done(refused)
+            batch.finish(refused)
 
     def _take(self, messages: Sequence[Message], taken: _Taken, now_ms: int) -> list[Refusal]:
         """Sort out one batch: what can be judged joins the row, repeats vanish, the rest is refused."""
@@ -438,7 +445,10 @@ class Core:
     def _tell(self) -> None:
         if self._emitted:
             emitted, self._emitted = self._emitted, []
-            self._emit(emitted)
+            try:
+                self._emit(emitted)
+            except Exception:
+                log.exception("judge: actions could not be handed on; they wait for the next start")
 
     def _apply_command(self, row: Row, command: rows.Command) -> list[Refusal]:
         self._now_ms = row.now_ms

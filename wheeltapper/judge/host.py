@@ -12,13 +12,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from wheeltapper.clock import Clock
 from wheeltapper.detector.runtime import Outcome
 from wheeltapper.detector.settings import DEFAULTS, EngineSettings
 from wheeltapper.errors import UnavailableError
 from wheeltapper.judge import ledger, rows, views
+from wheeltapper.judge.calls import Call, Source
 from wheeltapper.judge.core import Batch, Core
 from wheeltapper.judge.settings import JudgeSettings
 from wheeltapper.judge.types import (
@@ -53,39 +54,6 @@ _MEASURE_S = 2.0
 T = TypeVar("T")
 
 
-class _Call(Generic[T]):
-    """A question to the judge's thread, answered after everything handed over before it."""
-
-    def __init__(self, function: Callable[[], T]) -> None:
-        self._function = function
-        self._answered = threading.Event()
-        self._answer: T
-        self._error: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            self._answer = self._function()
-        except BaseException as error:
-            self._error = error
-        self._answered.set()
-
-    def refuse(self, error: BaseException) -> None:
-        self._error = error
-        self._answered.set()
-
-    def answer(self) -> T:
-        self._answered.wait()
-        if self._error is not None:
-            raise self._error
-        return self._answer
-
-
-class _Source(NamedTuple):
-    """A batch that is gathered when its turn comes."""
-
-    pull: Callable[[], tuple[Sequence[Message], Done]]
-
-
 class Judge:
     """
     Detectors that survive anything.
@@ -116,7 +84,7 @@ class Judge:
         self._settings = settings or JudgeSettings()
         self._engine = engine
         self._on_actions = on_actions or (lambda _actions: None)
-        self._queue: deque[Batch | _Source | _Call[Any]] = deque()
+        self._queue: deque[Batch | Source | Call[Any]] = deque()
         self._wake = threading.Condition()
         self._closing = False
         self._core: Core | None = None
@@ -238,7 +206,7 @@ class Judge:
         """
         with self._wake:
             if self._core is not None and not self._closing and self._thread is not None:
-                self._queue.append(_Source(pull))
+                self._queue.append(Source(pull))
                 self._wake.notify()
                 return
         self.submit(*pull())
@@ -434,15 +402,15 @@ class Judge:
 
     def _ask(self, function: Callable[[Core], T]) -> T:
         core = self._running()
-        call = _Call(lambda: function(core))
+        call = Call(lambda: function(core))
         self._enqueue(call)
         return call.answer()
 
     def _post(self, function: Callable[[Core], None]) -> None:
         core = self._running()
-        self._enqueue(_Call(lambda: function(core)))
+        self._enqueue(Call(lambda: function(core)))
 
-    def _enqueue(self, call: _Call[Any]) -> None:
+    def _enqueue(self, call: Call[Any]) -> None:
         with self._wake:
             threaded = self._thread is not None and threading.current_thread() is not self._thread
             if self._closing and not (self._thread is not None and self._thread.is_alive()):
@@ -465,28 +433,28 @@ class Judge:
             connection.close()
 
     def _run(self) -> None:
-        while True:
-            work = self._next_work()
-            if work is None:
-                return
+        while (work := self._next_work()) is not None:
             try:
                 self._work(work)
-            except Exception:
+            except Exception as error:
                 log.exception("judge: failed; going on")
+                for item in work:
+                    if isinstance(item, Call):
+                        item.refuse(UnavailableError(f"judge: failed: {error}"))
 
-    def _next_work(self) -> list[Batch | _Call[Any]] | None:
+    def _next_work(self) -> list[Batch | Call[Any]] | None:
         """What has been handed over, as soon as there is something or a timer is due; None when closed and done."""
         with self._wake:
             if not self._queue and not self._closing:
                 self._wake.wait(self._patience_s())
             if not self._queue:
                 return None if self._closing else []
-            work: list[Batch | _Call[Any]] = []
+            work: list[Batch | Call[Any]] = []
             count = 0
             while self._queue and count < _BATCH_MESSAGES:
                 item = self._queue.popleft()
-                if isinstance(item, _Source):
-                    item = Batch(*item.pull())
+                if isinstance(item, Source):
+                    item = item.gather()
                 count += len(item.messages) if isinstance(item, Batch) else 1
                 work.append(item)
             return work
@@ -499,7 +467,7 @@ class Judge:
         due_ms = core.next_timer_ms()
         return idle_s if due_ms is None else min(max((due_ms - self._now()) / 1000, 0.0), idle_s)
 
-    def _work(self, work: Sequence[Batch | _Call[Any]]) -> None:
+    def _work(self, work: Sequence[Batch | Call[Any]]) -> None:
         """Timers that are due, then what was handed over, in order, then upkeep."""
         core = self._running()
         now_ms = self._now()
