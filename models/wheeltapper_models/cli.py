@@ -34,7 +34,7 @@ def _train(model: Commands) -> None:
     parser.add_argument("--kind", required=True, choices=commands.KIND_NAMES, help="what to learn")
     parser.add_argument("--data", required=True, nargs="+", metavar="FILE", help="CSV (any delimiter) or Parquet")
     parser.add_argument("--out", required=True, metavar="DIR", help="where model.onnx and card.json go")
-    _selection(parser)
+    _selection(parser, lists=True)
     _learning(parser)
     parser.add_argument("--name", default="", help="the model's name; else the folder's")
     parser.add_argument("--model-version", default="", metavar="V", help="else 12 digits of the model's SHA-256")
@@ -63,7 +63,7 @@ def _score(model: Commands) -> None:
     parser.add_argument(
         "--kind", choices=commands.KIND_NAMES, default="anomaly", help="what to learn with --train-rows"
     )
-    _selection(parser)
+    _selection(parser, lists=False)
     _learning(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object per row, in order")
 
@@ -133,7 +133,7 @@ def _import(model: Commands) -> None:
     parser.add_argument("forest", metavar="FOREST.json", help="what krcf's to_json() gave")
     parser.add_argument("--data", required=True, metavar="FILE", help="rows like those it was fed; they set the cutoff")
     parser.add_argument("--out", required=True, metavar="DIR", help="where model.onnx, card.json and stream.npz go")
-    _selection(parser)
+    _selection(parser, lists=False)
     _learning(parser)
 
 
@@ -166,13 +166,14 @@ def _reproduce(model: Commands) -> None:
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
 
 
-def _selection(parser: argparse.ArgumentParser) -> None:
+def _selection(parser: argparse.ArgumentParser, *, lists: bool) -> None:
+    # where positional arguments follow, an option cannot take a list
     group = parser.add_argument_group("which data")
     group.add_argument("--time-column", default="", metavar="C", help="the column of times; else it is found")
     group.add_argument("--rows", default="", metavar="A:B", help="rows to learn from, 0-based, B left out")
     group.add_argument("--until", default="", metavar="T", help="learn from rows before this time")
-    group.add_argument("--sensors", action="append", default=[], metavar="C,…", help="columns to learn from; else all")
-    group.add_argument("--ignore", action="append", default=[], metavar="C,…", help="columns to leave out")
+    for option, text in (("--sensors", "columns to learn from; else all"), ("--ignore", "columns to leave out")):
+        group.add_argument(option, action="extend", nargs="+" if lists else 1, default=[], metavar="C,…", help=text)
     group.add_argument("--labels", default="", metavar="CSV", help="abnormal times: start,end per line")
     group.add_argument(
         "--label-column", default="", metavar="C", help="a column that is not 0 or blank where a row is abnormal"

@@ -70,7 +70,7 @@ def test_ignored_and_chosen_columns_and_the_span_reach_the_card(pump, tmp_path):
     out = tmp_path / "model"
 
     command = ["model", "train", "--kind", "anomaly", "--data", pump, "--out", str(out), "--name", "pump"]
-    command += ["--ignore", "noise", "--sensors", "load,heat,current", "--until", "2026-01-01T00:05:00"]
+    command += ["--ignore", "noise", "--sensors", "load,heat", "current", "--until", "2026-01-01T00:05:00"]
     main([*command, "--unit", "heat=°C", "--set", "span=20"])
 
     card = read_card(out / "card.json")
