@@ -1,6 +1,7 @@
 import hashlib
 import hmac
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -21,6 +22,7 @@ from wheeltapper_cloud.actions_settings import (
     ToInput,
     ToWebhook,
 )
+from wheeltapper_cloud.settings import load
 
 from tests.core.judging import MODEL, Bench, deployment
 from wheeltapper.clock import ManualClock
@@ -478,3 +480,16 @@ def test_sitewise_and_lambda_are_called_as_the_service_models_want(monkeypatch):
 
         sitewise.assert_no_pending_responses()
         function.assert_no_pending_responses()
+
+
+def test_the_documents_settings_are_read(tmp_path):
+    document = (Path(__file__).resolve().parents[2] / "docs" / "actions.md").read_text()
+    blocks = re.findall(r"```toml\n(.*?)```", document, re.DOTALL)
+    path = tmp_path / "cloud.toml"
+    path.write_text("\n".join(blocks))
+
+    found = load(path)
+
+    assert len(found.rules) == 2
+    assert [type(mapping).__name__ for mapping in found.actions.map] == ["ToWebhook", "ToCommand", "ToEmail"]
+    assert found.actions.notifications.escalate_after_s == [900, 3600]
