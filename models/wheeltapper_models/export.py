@@ -64,6 +64,10 @@ class Graph:
         self._nodes.append(helper.make_node(operator, list(inputs), names, domain=domain, **attributes))
         return names[0] if outputs == 1 else names
 
+    def missing(self, value: str) -> str:
+        """Where a value is no finite number."""
+        return str(self.add("Or", self.add("IsNaN", value), self.add("IsInf", value)))
+
     def output(self, name: str, value: str, columns: int | None = None, *, type_: int = FLOAT) -> None:
         """Give a value away under a name, shape (N,) or (N, columns)."""
         self._nodes.append(helper.make_node("Identity", [value], [name]))

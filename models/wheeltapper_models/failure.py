@@ -32,7 +32,7 @@ from wheeltapper_models.kinds import Options, Trained, settings_of
 from wheeltapper_models.provenance import period_of, training_of
 from wheeltapper_models.score import encode_rows
 from wheeltapper_models.session import NEXT_STATES, ROWS, STATES
-from wheeltapper_models.stretches import varying_columns
+from wheeltapper_models.stretches import categories_of, varying_columns
 
 MOST_CATEGORIES = 32
 FEWEST_EVENTS = 10
@@ -117,11 +117,11 @@ def _inputs(tables: Sequence[Table], options: Options) -> tuple[list[ModelInput]
     names = [name for name in names if name not in counting]
     inputs = grade_sensors([table.select(names) for table in tables], options.units)
     for name in tables[0].text:
-        cells = {cell.strip() for table in tables for cell in table.text.get(name, [])}
+        cells = categories_of(tables, name)
         if name in leave_out:
             continue
         if 2 <= len(cells) <= MOST_CATEGORIES:
-            inputs.append(ModelInput(name, categories=sorted(cells)))
+            inputs.append(ModelInput(name, categories=cells))
         elif len(cells) > 1:
             notes.append(f"{name}: text with {len(cells)} different values, not used")
     if not inputs:

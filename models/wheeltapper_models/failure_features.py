@@ -54,7 +54,7 @@ class Layout(msgspec.Struct, frozen=True):
 def row_features(layout: Layout, rows: Singles) -> Singles:
     """The features of rows that stand alone, shape (n, S) → (n, F); a missing number is the center."""
     numbers = rows[:, : layout.numbers]
-    numbers = np.where(np.isnan(numbers), np.array(layout.center, dtype=np.float32), numbers)
+    numbers = np.where(~np.isfinite(numbers), np.array(layout.center, dtype=np.float32), numbers)
     first, second = layout.pairs
     a, b = numbers[:, first], numbers[:, second]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -67,7 +67,7 @@ def history_features(layout: Layout, rows: Singles) -> Singles:
     """The features of all rows of one unit, in time order from its first, shape (n, S) → (n, F)."""
     center, scale = np.array(layout.center, dtype=np.float32), np.array(layout.scale, dtype=np.float32)
     standard = (rows[:, : layout.numbers] - center) / scale
-    places = np.where(np.isnan(standard), -1, np.arange(len(standard))[:, None])
+    places = np.where(~np.isfinite(standard), -1, np.arange(len(standard))[:, None])
     np.maximum.accumulate(places, axis=0, out=places)
     standard = np.where(places < 0, 0.0, np.take_along_axis(standard, np.maximum(places, 0), axis=0))
     standard = standard.astype(np.float32)
@@ -90,7 +90,7 @@ def _flags(layout: Layout, rows: Singles) -> list[NDArray[np.bool_]]:
 def add_row_features(graph: Graph, layout: Layout, rows: str) -> str:
     """``row_features`` as nodes; the name of the features."""
     numbers = _columns(graph, rows, 0, layout.numbers)
-    numbers = graph.add("Where", graph.add("IsNaN", numbers), graph.constant(layout.center), numbers)
+    numbers = graph.add("Where", graph.missing(numbers), graph.constant(layout.center), numbers)
     parts = [numbers]
     if layout.paired[1:]:
         a, b = (graph.add("Gather", numbers, graph.constant(side, np.int64), axis=1) for side in layout.pairs)
@@ -109,7 +109,7 @@ def add_history_features(graph: Graph, layout: Layout, rows: str, states: str) -
     numbers = _columns(graph, rows, 0, width)
     standard = graph.add("Div", graph.add("Sub", numbers, graph.constant(layout.center)), graph.constant(layout.scale))
     last = _columns(graph, past, width * (long - 1), width * long)
-    standard = graph.add("Where", graph.add("IsNaN", standard), last, standard)
+    standard = graph.add("Where", graph.missing(standard), last, standard)
     first = graph.add("Where", graph.add("Equal", seen, graph.constant(0.0)), standard, first)
     past = graph.add("Concat", _columns(graph, past, width, width * long), standard, axis=1)
     seen = graph.add("Min", graph.add("Add", seen, graph.constant(1.0)), graph.constant(float(long)))

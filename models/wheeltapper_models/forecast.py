@@ -25,7 +25,7 @@ from wheeltapper_models.kinds import Options, Trained, settings_of
 from wheeltapper_models.provenance import period_of, training_of
 from wheeltapper_models.score import encode_rows
 from wheeltapper_models.session import NEXT_STATES, ROWS, STATES
-from wheeltapper_models.stretches import varying_columns
+from wheeltapper_models.stretches import categories_of, varying_columns
 
 HELD_OUT = 0.2
 FEWEST = 100  # examples
@@ -98,9 +98,9 @@ def _inputs(tables: Sequence[Table], options: Options) -> tuple[list[ModelInput]
     inputs = grade_sensors([table.select(names) for table in tables], options.units)
     notes = [note for note in notes if not note.endswith("text, not used")]
     for name in tables[0].text:
-        cells = {cell.strip() for table in tables for cell in table.text.get(name, [])}
+        cells = categories_of(tables, name)
         if 2 <= len(cells) <= MOST_CATEGORIES:
-            inputs.append(ModelInput(name, categories=sorted(cells)))
+            inputs.append(ModelInput(name, categories=cells))
         else:
             notes.append(f"{name}: text with {len(cells)} different values, not used")
     return inputs + [ModelInput(name) for name in _calendar(tables)], notes
@@ -184,7 +184,7 @@ def _graph(
         widths = graph.constant([sensors] + [1] * clock_width, np.int64)
         row, *columns = graph.add("Split", ROWS, widths, outputs=1 + clock_width, axis=1)
         clock = dict(zip(card.sensors[sensors:], columns, strict=True))
-    missing = graph.add("IsNaN", row)
+    missing = graph.missing(row)
     if settings.zero_is_missing:
         zero = graph.add("Equal", row, graph.constant(0.0))
         is_target = graph.constant(np.arange(sensors) == layout.target, np.bool_)

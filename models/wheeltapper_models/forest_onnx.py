@@ -51,7 +51,7 @@ def forest_graph(forest: Forest, shingle: Shingle, cutoff: Cutoff) -> onnx.Model
     *memory, runs, seen, window = graph.add("Split", STATES, parts_of_state, outputs=6, axis=1)
     scaled = graph.add("Div", graph.add("Sub", ROWS, graph.constant(shingle.center)), graph.constant(shingle.scale))
     last = _columns(graph, window, width - sensors, width)
-    filled = graph.add("Where", graph.add("IsNaN", scaled), last, scaled)
+    filled = graph.add("Where", graph.missing(scaled), last, scaled)
     point = graph.add("Concat", _columns(graph, window, sensors, width), filled, axis=1)
     length = graph.constant(float(shingle.length))
     seen = graph.add("Min", graph.add("Add", seen, graph.constant(1.0)), length)

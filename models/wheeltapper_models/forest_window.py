@@ -44,7 +44,7 @@ class Shingle:
     def push(self, row: NDArray[np.floating]) -> NDArray[np.float32] | None:
         """Take a row, shape (sensors,); the point that ends with it, or None while there are too few rows."""
         scaled = (np.asarray(row, dtype=np.float32) - self.center) / self.scale
-        filled = np.where(np.isnan(scaled), self.window[-self.sensors :], scaled)
+        filled = np.where(~np.isfinite(scaled), self.window[-self.sensors :], scaled)
         self.window = np.concatenate((self.window[self.sensors :], filled))
         self.seen = min(self.seen + 1, self.length)
         return self.window if self.seen == self.length else None

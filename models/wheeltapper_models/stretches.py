@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from wheeltapper.delimited import MISSING
 from wheeltapper.errors import DataError
 from wheeltapper_models.data import Table
 from wheeltapper_models.grades import is_constant
@@ -35,6 +36,12 @@ def varying_columns(tables: Sequence[Table], leave_out: Sequence[str] = ()) -> t
     if not names:
         raise DataError(f"{first.source}: no column of numbers varies; {'; '.join(notes) or 'there is none'}")
     return names, notes
+
+
+def categories_of(tables: Sequence[Table], name: str) -> list[str]:
+    """The different cells of a text column, in order, without those that stand for a missing value."""
+    cells = {cell.strip() for table in tables for cell in table.text.get(name, [])}
+    return sorted(cell for cell in cells if cell.lower() not in MISSING)
 
 
 def stretches_of(tables: Sequence[Table], names: Sequence[str]) -> list[Floats]:

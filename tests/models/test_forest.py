@@ -143,14 +143,15 @@ def test_bytes_that_are_no_state_are_refused() -> None:
         ForestWatch.from_bytes(b"nothing of the kind")
 
 
-def test_a_missing_value_is_the_one_before_it() -> None:
+@pytest.mark.parametrize("hole", [np.nan, np.inf])
+def test_a_missing_value_is_the_one_before_it(hole: float) -> None:
     rows = waves(200)
     one, other = (ForestWatch(Shingle(rows.mean(axis=0), rows.std(axis=0), 2), SMALL) for _ in range(2))
     for row in rows:
         one.step(row)
         other.step(row)
     gap = rows[-1].copy()
-    gap[0] = np.nan
+    gap[0] = hole
 
     assert one.step(gap).score == other.step(rows[-1]).score
 
