@@ -108,15 +108,19 @@ def _attributes(
     for reference in read:
         if recording.references[reference].arrived:
             continue
+        top = str(reference.path[0])
+        if seen.members[top]:
+            within = f"{top!r} is in {seen.members[top]:,} of {seen.messages:,} messages of {name!r}, but "
+            reason = within + ("never as a value" if len(reference.path) == 1 else "never with a value at that path")
+        else:
+            reason = f"0 of {seen.messages:,} messages of {name!r} carry it{_near(top, set(seen.members), known)}"
         yield Finding(
             "messages",
             "WARNING",
             f"{ex.show(reference)} never arrives",
             tuple(path for path, _, tree in laid_out.trees() if reference in ex.references(tree)),
             rule="attribute-never-arrives",
-            why=f"0 of {seen.messages:,} messages of {name!r} carry it"
-            f"{_near(str(reference.path[0]), set(seen.members), known)}; "
-            "an undefined operand makes a comparison undefined, which counts as false",
+            why=f"{reason}; an undefined operand makes a comparison undefined, which counts as false",
         )
     unread = {_first(path) for path in declared} - {str(ref.path[0]) for ref in read} - {None}
     for attribute in sorted(each for each in unread if each is not None and not seen.members[each]):
