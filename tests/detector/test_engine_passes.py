@@ -443,3 +443,17 @@ def test_names_that_look_like_python_are_only_names(loaded: Loader) -> None:
 
     assert detector(shard).state == odd[0]
     assert set(running(shard)) == set(odd)
+
+
+def test_variables_and_attributes_that_are_compared_often_are_kept_apart(loaded: Loader) -> None:
+    events = [
+        event(f"{name}{limit}", f"{reference} > {limit}", set_variable(f"{name}{limit}", "true"))
+        for name, reference in (("x", "$input.In.x"), ("y", "$input.In.y"), ("v", "$variable.v"), ("w", "$variable.w"))
+        for limit in (1, 5)
+    ]
+    start = event("i", None, set_variable("v", "3"), set_variable("w", "0"))
+    shard = loaded(detector_model(state("A", enter=[start], events=events)))
+
+    shard.put(message(x=7, y=2), 0.0)
+
+    assert detector(shard).variables == {"v": 3, "w": 0, "x1": True, "x5": True, "y1": True, "v1": True}

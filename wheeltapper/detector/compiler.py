@@ -310,16 +310,16 @@ class _Function:
             else:
                 self._add(f"{slot} = {slot}[{step}] if type({slot}) is list and len({slot}) > {step} else U")
         if reference in self._translator.numbers:
-            self._add(f"n{slot[1:]} = {slot}", f"if type({slot}) is not float and type({slot}) is not int:")
-            self._add(f"    n{slot[1:]} = NAN", f"    {slot} = plain({slot})")
+            self._add(f"n{slot} = {slot}", f"if type({slot}) is not float and type({slot}) is not int:")
+            self._add(f"    n{slot} = NAN", f"    {slot} = plain({slot})")
         else:
             self._add(f"if type({slot}) is not float:", f"    {slot} = plain({slot})")
         self._add(f"d.{slot} = {slot}")
 
     def _load(self, reference: Reference) -> None:
         slot = self._home.slots[reference]
-        self._add(f"{slot} = n{slot[1:]} = d.{slot}")
-        self._add(f"if type({slot}) is not float and type({slot}) is not int:", f"    n{slot[1:]} = NAN")
+        self._add(f"{slot} = n{slot} = d.{slot}")
+        self._add(f"if type({slot}) is not float and type({slot}) is not int:", f"    n{slot} = NAN")
 
     def _conditions(self, events: Sequence[EventPlan]) -> None:
         for place, event in enumerate(events):

@@ -62,8 +62,8 @@ class Translator:
     Args:
         slots: reference → attribute of the detector ``d``.
         timers: timer → number of its slots.
-        local: references that the function holds in local variables: ``i0`` as ``i0``, and as ``n0`` where it is a number,
-            NaN where it is not.
+        local: references that the function holds in local variables: ``i0`` as ``i0``, and as ``ni0`` where it is a
+            number, NaN where it is not.
         is_message: whether the function runs on a message (True), a timer (False) or either (None).
         input_name: of the message, where ``is_message``.
         once: ``timeout`` is true for its first check only.
@@ -153,7 +153,7 @@ class Translator:
         if operator in ORDER and is_number:
             if reference in self._local:
                 self.numbers.add(reference)
-                return f"n{value[1:]} {operator} {literal}"
+                return f"n{value} {operator} {literal}"
             first, second = ("int", "float") if isinstance(constant, int) else ("float", "int")
             return f"((type(x := {value}) is {first} or type(x) is {second}) and x {operator} {literal})"
         if operator == "==" and isinstance(constant, bool):
