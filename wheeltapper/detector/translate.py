@@ -158,11 +158,14 @@ class Translator:
             return f"((type(x := {value}) is {first} or type(x) is {second}) and x {operator} {literal})"
         if operator == "==" and isinstance(constant, bool):
             return f"{value} is {literal}"
-        if operator == "==" and is_number and constant in (0, 1):
-            # Python's False is 0; the language's is not.
-            return f"({value} == {literal} and {value} is not {bool(constant)})"
         if operator == "==":
-            return f"{value} == {literal}"
+            guard = ""
+            if reference not in self._local:
+                # What is remembered is often still undefined, and Python is slow to compare that.
+                guard, value = f"(x := {value}) is not U and ", "x"
+            # Python's False is 0; the language's is not.
+            more = f" and {value} is not {bool(constant)}" if is_number and constant in (0, 1) else ""
+            return f"({guard}{value} == {literal}{more})"
         if operator == "!=" and is_number:
             same_type = f"type(x := {value}) is float or type(x) is int"
         elif operator == "!=":
