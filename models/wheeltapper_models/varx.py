@@ -112,12 +112,7 @@ def _learn(
     centre, spread = standard(tables, usable)
     spread = np.where([column.grade == LOW for column in inputs], 1.0, spread)
     rows = lagged_rows(tables, usable, centre, spread, settings.lags)
-    learnt = int(rows.normal.sum())
-    if learnt < FEWEST_ROWS:
-        raise DataError(
-            f"{_sources(tables)}: {learnt} rows can be learnt from after gaps, off-times and labels; "
-            f"at least {FEWEST_ROWS} are needed"
-        )
+    _refuse_too_few(tables, int(rows.normal.sum()))
     solver = Solver(rows, counts, _strengths(settings.ridge), settings.folds)
     residual, chosen = solver.held_out()
     scale = _scale(residual, rows, counts)
@@ -127,11 +122,7 @@ def _learn(
     whole[:sensors] += np.eye(sensors)
     whole, bias = np.where(counts, whole / scale, 0.0), np.where(counts, -bias / scale, 0.0)
     scaled = _Scaled(residual / scale, rows.features @ whole + bias, rows, counts)
-    span = _span_by_labels(scaled, settings.span) if rows.labelled.any() else settings.span
-    healthy = scaled.healthy(span)
-    limit = limit_of(healthy, span) if settings.limit is None else settings.limit
-    if settings.limit is None and rows.labelled.any():
-        limit = limit_from_labels(healthy, scaled.abnormal(span), limit)
+    span, limit = _calibrate(scaled, settings)
     model = Varx(
         lags=settings.lags,
         span=span,
@@ -143,6 +134,7 @@ def _learn(
         limit=float(np.float32(limit)),
         off=off,
     )
+    healthy = scaled.healthy(span)
     scores = {
         "held_out_explained": round(_explained(residual, rows, counts), 4),
         "held_out_score_median": round(float(np.median(healthy)), 4),
@@ -151,6 +143,15 @@ def _learn(
     notes = [f"{column.name}: {', '.join(column.remarks)}" for column in inputs if column.remarks]
     notes += [f"{name}: text, not used" for name in tables[0].text]
     return model, notes, scores
+
+
+def _refuse_too_few(tables: Sequence[Table], learnt: int) -> None:
+    if learnt < FEWEST_ROWS:
+        sources = ", ".join(sorted({table.source for table in tables}))
+        raise DataError(
+            f"{sources}: {learnt} rows can be learnt from after gaps, off-times and labels; "
+            f"at least {FEWEST_ROWS} are needed"
+        )
 
 
 def _counting(inputs: Sequence[ModelInput], settings: Settings) -> Mask:
@@ -225,6 +226,17 @@ class _Scaled(NamedTuple):
         return scores
 
 
+def _calibrate(scaled: _Scaled, settings: Settings) -> tuple[float, float]:
+    """The span and the limit: the user's, the calibrated ones, or those that labels ask for."""
+    labelled = bool(scaled.rows.labelled.any())
+    span = _span_by_labels(scaled, settings.span) if labelled else settings.span
+    if settings.limit is not None:
+        return span, settings.limit
+    healthy = scaled.healthy(span)
+    limit = limit_of(healthy, span)
+    return span, limit_from_labels(healthy, scaled.abnormal(span), limit) if labelled else limit
+
+
 def _span_by_labels(scaled: _Scaled, span: float) -> float:
     """The span that ranks labelled rows best; a shorter one must be clearly better, since it is noisier."""
     best, quality = span, -1.0
@@ -248,13 +260,9 @@ def _rule(settings: Settings, labelled: bool) -> str:
 
 def _test_rows(tables: Sequence[Table], model: Varx) -> Doubles:
     """Rows for the self-test: a healthy start, a missing value, a jump of one sensor."""
-    values = max(tables, key=len).values
-    rows = values[: model.lags + 6].copy()
+    number = model.lags + 6
+    rows = np.concatenate([table.values[:number] for table in tables])[:number]
     sensor = int(np.flatnonzero(model.counts)[0])
     rows[-4, sensor] = np.nan
     rows[-2:, sensor] = model.centre[sensor] + 8 * model.spread[sensor]
     return rows
-
-
-def _sources(tables: Sequence[Table]) -> str:
-    return ", ".join(sorted({table.source for table in tables}))
