@@ -18,6 +18,7 @@ from wheeltapper_models.card import Card
 from wheeltapper_models.session import Floats, Scored, Session
 
 KEPT_ROWS = 64
+_BREATH_S = 0.002
 
 
 class SensorRow(NamedTuple):
@@ -154,7 +155,7 @@ class Slot:
         known: dict[str, int] = {}
         with self._lock:
             news = self._news(known, states)
-        self._warm(session, news, states)
+        self._warm(session, news, states, pause_s=_BREATH_S)
         return states, known
 
     def _news(self, known: dict[str, int], states: dict[str, Floats]) -> list[list[SensorRow]]:
@@ -171,9 +172,14 @@ class Slot:
             del states[thing]
         return news
 
-    def _warm(self, session: Session, news: list[list[SensorRow]], states: dict[str, Floats]) -> None:
+    def _warm(
+        self, session: Session, news: list[list[SensorRow]], states: dict[str, Floats], *, pause_s: float = 0.0
+    ) -> None:
+        """Feed rows that were judged before; a pause after each step leaves the interpreter to whoever judges."""
         for place in range(max(map(len, news), default=0)):
             self._step(session, [rows[place] for rows in news if place < len(rows)], states)
+            if pause_s:
+                threading.Event().wait(pause_s)
 
     def _step(self, session: Session, batch: list[SensorRow], states: dict[str, Floats]) -> Scored:
         start = session.start()[0]
