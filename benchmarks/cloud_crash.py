@@ -130,7 +130,7 @@ class Site:
         for process in (self._companion, self._broker):
             if process is not None and process.poll() is None:
                 process.terminate()
-                process.wait(30)
+                process.wait(120)
 
 
 class Watcher:
@@ -270,8 +270,10 @@ def run(folder: Path, mosquitto: str, kills: int, longest_s: float = 1.0, seed: 
 def _count(site: Site, watcher: Watcher, load: Load, kills: int) -> dict[str, int]:
     total = sum(load.accepted.values())
     expected = 2 * total + len(load.accepted)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+    heard, quiet_since = -1, time.monotonic()
+    while time.monotonic() - quiet_since < 20:  # as long as anything still comes
+        if watcher.heard != heard:
+            heard, quiet_since = watcher.heard, time.monotonic()
         actions = sum(len(counts) for counts in watcher.counts.values())
         if len(watcher.changes) + actions >= expected and sum(_reached(site).values()) >= total:
             break
@@ -299,7 +301,7 @@ def _count(site: Site, watcher: Watcher, load: Load, kills: int) -> dict[str, in
 
 
 def _reached(site: Site) -> dict[str, int]:
-    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=120)
     connection.request("GET", "/wheeltapper/detectors/Counter?limit=1000")
     detectors = json.loads(connection.getresponse().read())["detectors"]
     connection.close()

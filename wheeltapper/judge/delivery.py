@@ -23,6 +23,9 @@ from wheeltapper.messages import ActionReport
 
 log = logging.getLogger(__name__)
 
+# How soon to look again for a target that is away; looking costs little.
+_AWAY_S = 0.2
+
 
 class Result(NamedTuple):
     """
@@ -74,7 +77,7 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     attempts: int = 10
     first_delay_s: float = 1.0
     longest_delay_s: float = 300.0
-    memory: int = 10_000
+    memory: int = 5_000
 
 
 class Delivery:
@@ -200,7 +203,7 @@ class Delivery:
     def _settle(self, action: Action, result: Result) -> None:
         settings = self._settings
         if result.outcome == "away":
-            self._schedule([action], self._clock.monotonic() + settings.first_delay_s)
+            self._schedule([action], self._clock.monotonic() + _AWAY_S)
             return
         with self._wake:
             if action.id not in self._attempts:
