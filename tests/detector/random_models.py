@@ -65,13 +65,17 @@ class Maker:
             return "true"
         if roll < 0.35:
             return self.question()
+        if roll < 0.5:
+            # The same few references against numbers, again and again: what the compiler keeps in local variables.
+            reference = self.source.choice(("$input.A.x", "$input.B.x", "$variable.u", "$variable.v"))
+            return f"{reference} {self.source.choice(('<', '<=', '>', '>=', '=='))} {self.source.randint(0, 7)}"
         sides = self.reference(), self.source.choice((*CONSTANTS, self.reference()))
         if self.source.random() < 0.3:
             sides = sides[::-1]
         comparison = f"{sides[0]} {self.source.choice(('==', '!=', '<', '<=', '>', '>='))} {sides[1]}"
-        if roll < 0.6:
+        if roll < 0.65:
             return comparison
-        if roll < 0.8:
+        if roll < 0.85:
             return f"{comparison} {self.source.choice(('&&', '||'))} {self.condition()}"
         return self.expression()
 

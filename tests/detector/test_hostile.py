@@ -248,7 +248,7 @@ def test_damaged_models_are_refused_or_run() -> None:
         shard.restore(shard.snapshot())
 
     watching = False
-    assert refused > ROUNDS / 10 and run > ROUNDS / 10
+    assert refused > ROUNDS / 20 and run > ROUNDS / 20
     assert reached == []
 
 
