@@ -8,6 +8,7 @@ All figures of one run come from one machine at one time; compare only those.
 
 import argparse
 import base64
+import contextlib
 import http.client
 import json
 import multiprocessing
@@ -313,8 +314,11 @@ def _round_trips(site: Site, heard_filter: str, seconds: float, rate: int) -> li
                 if began is not None:
                     times.append(now - began)
 
-    thread = threading.Thread(target=listen, daemon=True)
-    thread.start()
+    def listen_until_closed() -> None:
+        with contextlib.suppress(OSError):
+            listen()
+
+    threading.Thread(target=listen_until_closed, daemon=True).start()
     sender = RawClient(site.broker_port, "sender")
     threading.Thread(target=lambda: [None for _ in sender.packets()], daemon=True).start()
     start = time.perf_counter()
