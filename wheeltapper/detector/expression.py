@@ -12,6 +12,7 @@ same tree. Trees are plain data: they are evaluated by ``interpreter`` and turne
 import math
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Literal as OneOf
 from typing import TypeAlias, cast
 
@@ -365,6 +366,7 @@ def show(tree: Expression) -> str:
             return f"{function}({', '.join(map(show, arguments))})"
 
 
+@lru_cache(maxsize=4096)
 def show_reference(reference: Reference) -> str:
     """
     A reference as it is written.
