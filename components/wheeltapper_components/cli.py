@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from wheeltapper.cli import Commands
+from wheeltapper_components import component_commands
 
 _SETTINGS = """\
 wheeltapper gateway run --config gateway.toml
@@ -21,6 +22,7 @@ gateway.toml:
 
 def register(commands: Commands) -> None:
     """Add this room's commands."""
+    component_commands.register(commands)
     gateway = commands.group("gateway", "score readings and judge them beside the machine")
     run = gateway.add("run", _run, help="run inference, and detectors where configured, over MQTT", example=_SETTINGS)
     run.add_argument(
