@@ -51,6 +51,8 @@ class EdgeDetectors:
         self.detectors.judge.tick()
         for _ in range(20):
             moved = self._gateway.local.deliver() + self._gateway.cloud.deliver()
+            for link in self.links.all:
+                link.outbox.put_and_wait([])  # whatever was put before is on disk now
             moved += sum(link.sender.send_waiting() for link in self.links.all)
             if not moved:
                 return
