@@ -60,6 +60,8 @@ DEFAULTS = "ComponentConfiguration.DefaultConfiguration"
 POLICY = f"{DEFAULTS}.accessControl|aws.greengrass.ipc.pubsub|com.example.Scorer:pubsub:1"
 DEPENDENCY = "ComponentDependencies|com.example.Model"
 GONE = object()
+TWINS = [{"Uri": "s3://a/x"}, {"Uri": "s3://b/x"}]
+OTHERS = "aws.greengrass#PublishToIoTCore"
 
 
 def changed(path: str, value: Any = GONE, *, rename: str = "") -> Recipe:
@@ -135,7 +137,7 @@ LOUD: list[tuple[str, Recipe, str, str]] = [
     ("no Uri", changed(f"{ARTIFACT}.Uri"), "missing-key", "Artifacts[0].Uri"),
     ("an artifact on the web", changed(f"{ARTIFACT}.Uri", "https://b/main.py"), "artifact", "Artifacts[0].Uri"),
     ("a bucket without a file", changed(f"{ARTIFACT}.Uri", "s3://b/"), "artifact", "Artifacts[0].Uri"),
-    ("two files of one name", changed(f"{MANIFEST}.Artifacts", [{"Uri": "s3://a/x"}, {"Uri": "s3://b/x"}]), "artifact", "[1]"),
+    ("two files of one name", changed(f"{MANIFEST}.Artifacts", TWINS), "artifact", "[1]"),
     ("a tarball", changed(f"{ARTIFACT}.Unarchive", "TAR"), "artifact", "Unarchive"),
     ("zip in small letters", changed(f"{ARTIFACT}.Unarchive", "zip"), "artifact", "Unarchive"),
     ("a permission", changed(f"{ARTIFACT}.Permission.Read", "all"), "permission", "Permission.Read"),
@@ -162,10 +164,10 @@ LOUD: list[tuple[str, Recipe, str, str]] = [
     ("a privilege", changed(f"{RUN}.RequiresPrivilege", "yes"), "type", "RequiresPrivilege"),
     ("a broken Python", changed(f"{INSTALL}.Script", "pip install --break-system-packages x"), "script", "install.Script"),
     ("no manifests", changed("Manifests", []), "type", "Manifests"),
-    ("a service in the wrong case", changed(f"{DEFAULTS}.accessControl", rename="AccessControl"), "key-case", "AccessControl"),
+    ("a service in the wrong case", changed(f"{DEFAULTS}.accessControl", rename="AccessControl"), "key-case", "Access"),
     ("an unknown operation", changed(f"{POLICY}|operations", ["aws.greengrass#Subscribe"]), "access-control", "operations"),
     ("an operation without its prefix", changed(f"{POLICY}|operations", ["PublishToTopic"]), "access-control", "operations"),
-    ("an operation of another service", changed(f"{POLICY}|operations", ["aws.greengrass#PublishToIoTCore"]), "access-control", "op"),
+    ("an operation of another service", changed(f"{POLICY}|operations", [OTHERS]), "access-control", "op"),
     ("no resources", changed(f"{POLICY}|resources", []), "access-control", "resources"),
     ("resources in a text", changed(f"{POLICY}|resources", "*"), "access-control", "resources"),
     ("a question mark", changed(f"{POLICY}|resources", ["wt/?/reading"]), "access-control", "resources[0]"),
@@ -198,7 +200,7 @@ QUIET: list[tuple[str, Recipe, str]] = [
     ("the system's pip", changed(f"{INSTALL}.Script", "python3 -m pip install x"), "script"),
     ("a program among the artifacts", changed(f"{RUN}.Script", "exec {artifacts:path}/scorer"), "script"),
     ("a zip", changed(f"{ARTIFACT}.Unarchive", "ZIP"), "artifact"),
-    ("a policy id of anybody", changed(f"{DEFAULTS}.accessControl|aws.greengrass.ipc.pubsub", {"p": GOOD["ComponentConfiguration"]["DefaultConfiguration"]["accessControl"]["aws.greengrass.ipc.pubsub"]["com.example.Scorer:pubsub:1"]}), "policy-id"),
+    ("a policy id of anybody", changed(POLICY, rename="reader"), "policy-id"),
     ("a filter of local topics", changed(f"{POLICY}|resources", ["wt/+/reading"]), "literal-topic"),
     ("shutdown", changed(f"{MANIFEST}.Lifecycle.shutdown", "true"), "classic-only"),
     ("recover", changed(f"{MANIFEST}.Lifecycle.recover", {"Script": "true"}), "classic-only"),
