@@ -1,6 +1,7 @@
 """What ``wheeltapper detector eval`` and ``simulate`` read and print."""
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,32 +28,53 @@ class MessageLine(msgspec.Struct, rename="camel"):
     message_id: str = ""
 
 
+# What a request of another form than the described one makes the answering trip over.
+_MALFORMED = (msgspec.DecodeError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
 def evaluate_lines() -> int:
     """``eval``: one answer per line of standard input."""
-    return _answer_lines(evaluate_request)
+    return _answer_lines(evaluate_request, lambda id_, what: {"id": id_, "result": {"$error": what}})
 
 
 def simulate_lines() -> int:
     """``simulate`` without a model: one answer per line of standard input."""
-    return _answer_lines(simulate_request)
+    return _answer_lines(simulate_request, lambda id_, what: {"id": id_, "$error": what})
 
 
-def _answer_lines(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
+def _answer_lines(answer: Callable[[dict[str, Any]], dict[str, Any]], refuse: Callable[[Any, str], Any]) -> int:
+    """Answer every line, also one that is no request; that there was one is told at the end."""
     decoder = msgspec.json.Decoder(dict[str, Any])
+    refused = ""
     for number, line in enumerate(sys.stdin.buffer, start=1):
         if not line.strip():
             continue
         try:
-            answered = answer(decoder.decode(line))
-        except msgspec.DecodeError as error:
-            raise DataError(f"standard input, line {number}: {error}") from error
-        except KeyError as error:
-            raise DataError(f"standard input, line {number}: lacks {error}") from error
-        except (AttributeError, TypeError, ValueError) as error:
-            raise DataError(f"standard input, line {number}: not of the described form: {error}") from error
-        sys.stdout.buffer.write(msgspec.json.encode(answered) + b"\n")
+            answered = msgspec.json.encode(answer(decoder.decode(line)))
+        except _MALFORMED as error:
+            what = _what_is_wrong(error)
+            answered = msgspec.json.encode(refuse(_id_of(line), what))
+            refused = refused or f"standard input, line {number}: {what}"
+        sys.stdout.buffer.write(answered + b"\n")
         sys.stdout.buffer.flush()
+    if refused:
+        raise DataError(refused)
     return 0
+
+
+def _id_of(line: bytes) -> Any:
+    """The id of a request that could not be answered; the standard library reads numbers and texts that msgspec refuses."""
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return request.get("id") if isinstance(request, dict) else None
+
+
+def _what_is_wrong(error: Exception) -> str:
+    if isinstance(error, msgspec.DecodeError):
+        return str(error)
+    return f"lacks {error}" if isinstance(error, KeyError) else f"not of the described form: {error}"
 
 
 def simulate_file(options: argparse.Namespace) -> int:

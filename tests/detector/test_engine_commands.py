@@ -56,14 +56,30 @@ def test_eval_answers_each_line_in_order(
 
 
 @pytest.mark.parametrize("line", ["not json", "[1]", '{"id": 1}', '{"expr": "1", "trigger": 5}'])
-def test_a_line_that_is_no_request_ends_eval_with_its_number(
+def test_a_line_that_is_no_request_is_answered_in_its_place_and_told_at_the_end(
     monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], line: str
 ) -> None:
-    feed(monkeypatch, '{"id": 1, "expr": "1"}\n' + line + "\n")
+    feed(monkeypatch, '{"id": 1, "expr": "1"}\n' + line + '\n{"id": 3, "expr": "3"}\n')
 
     assert main(["detector", "eval"]) == 1
 
-    assert b"standard input, line 2: " in capfdbinary.readouterr().err
+    printed = capfdbinary.readouterr()
+    first, refused, last = (json.loads(text) for text in printed.out.splitlines())
+    assert (first["result"], last["result"]) == (1, 3)
+    assert refused["result"]["$error"]
+    assert b"standard input, line 2: " in printed.err
+
+
+@pytest.mark.parametrize("payload", ['{"v": 1e400}', '{"v": "\\ud800"}', "[]"])
+def test_a_case_that_cannot_be_run_is_answered_under_its_id(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], payload: str
+) -> None:
+    feed(monkeypatch, '{"id": "x", "model": {}, "steps": [{"t": 0, "put": ' + payload + "}]}\n")
+
+    main(["detector", "simulate"])
+
+    answer = json.loads(capfdbinary.readouterr().out)
+    assert answer["id"] == "x" and answer["$error"]
 
 
 def test_simulate_without_a_model_answers_cases_and_names_what_it_refused(

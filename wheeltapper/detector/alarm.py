@@ -230,7 +230,8 @@ class Alarm:
             if evaluated is not None:
                 parameters, payload = evaluated
                 kind = action.payload_type or "JSON"
-                actions.append(self._action(action.type, event, time_ms, parameters, payload or text, kind))
+                sent = text if payload is None else payload
+                actions.append(self._action(action.type, event, time_ms, parameters, sent, kind))
         for arn, sent in self._notifications(text):
             actions.append(self._action("lambda", "notification", time_ms, {"functionArn": arn}, sent, "JSON"))
         return actions, failures

@@ -1,5 +1,6 @@
 """Parameters and payloads of external actions: from expressions to what a service is sent."""
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -11,6 +12,8 @@ from wheeltapper.detector.values import UNDEFINED, Operand, convert, is_absent, 
 
 Evaluate: TypeAlias = Callable[[Expression], Operand]
 Fail: TypeAlias = Callable[[str, str], None]
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
 
 
 def evaluate_external(action: ExternalPlan, evaluate: Evaluate, fail: Fail) -> tuple[dict[str, Any], str | None] | None:
@@ -58,9 +61,9 @@ def _shaped(value: Operand, kind: str) -> Operand:
 
 
 def _integer(value: Operand) -> Operand:
+    if type(value) is str and _INTEGER.fullmatch(value):
+        value = int(value)
     number = value if type(value) is int else convert("Decimal", value)
-    if type(value) is str and value.strip("+-").isdigit() and len(value) < 20:
-        return int(value)
     return int(number) if is_number(number) and number == int(number) else UNDEFINED
 
 

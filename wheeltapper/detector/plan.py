@@ -396,7 +396,7 @@ def _plan_event(event: Event | TransitionEvent, path: str, places: Mapping[str, 
     return EventPlan(
         path=path,
         name=event.event_name,
-        condition=None if condition == Literal(True) and isinstance(condition, Literal) else condition,
+        condition=None if isinstance(condition, Literal) and condition.value is True else condition,
         text=text or "true",
         actions=tuple(_plan_action(action, f"{path}.actions[{n}]") for n, action in enumerate(event.actions)),
         next_state=next_state,
