@@ -83,7 +83,11 @@ def _alarm(connection: sqlite3.Connection, alarm_id: str) -> AlarmRecord:
     record = read_alarm(connection, alarm_id)
     if record is not None:
         return record
-    latest = ", ".join(each.id for each in read_alarms(connection, closed=True, limit=5))
+    recent = read_alarms(connection, closed=True, limit=10_000)
+    beginning = [each for each in recent if alarm_id and each.id.startswith(alarm_id)]
+    if len(beginning) == 1:
+        return beginning[0]
+    latest = ", ".join(each.id for each in recent[:5])
     raise DataError(f"alarm {alarm_id!r}: not found; the journal's alarms include: {latest or '(none)'}")
 
 

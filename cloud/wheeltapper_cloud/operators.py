@@ -35,7 +35,8 @@ def register(commands: Commands) -> None:
 
 def _register_alarms(alarms: Commands) -> None:
     listing = alarms.otherwise(
-        _list_alarms, example="wheeltapper alarms --watch\nwheeltapper alarms --all --json\nwheeltapper alarms ack --help"
+        _list_alarms,
+        example="wheeltapper alarms --watch\nwheeltapper alarms --all --json\nwheeltapper alarms ack --help",
     )
     listing.add_argument("--watch", action="store_true", help="go on showing them until Ctrl-C")
     listing.add_argument("--all", action="store_true", help="those that are over, too")
@@ -288,19 +289,36 @@ def _alarm_table(alarms: list[dict[str, Any]]) -> Any:
     rows = [
         (
             each["id"][:8],
-            str(each["severity"]) if each["severity"] is not None else "",
-            each["alarm"]["thing"],
-            each["model"],
-            each["key"],
-            each["state"] if each["cleared_ms"] is None else f"over since {_time(each['cleared_ms'])}",
+            "" if each["severity"] is None else str(each["severity"]),
             _time(each["raised_ms"]),
+            _machine(each["alarm"]["thing"], each["key"]),
+            each["model"],
+            each["state"] if each["cleared_ms"] is None else f"over since {_time(each['cleared_ms'])}",
             each["acknowledged_by"],
-            each["alarm"]["condition"],
+            _sensors(each["alarm"]["contributions"]) or each["alarm"]["condition"],
         )
         for each in alarms
     ]
-    columns = ("id", "severity", "thing", "model", "key", "state", "since", "taken up by", "condition")
-    return _table(columns, rows, "no alarm is open")
+    columns = ("id", "severity", "since", "machine", "model", "state", "taken up by", "why")
+    return _table(*_without_empty(columns, rows), "no alarm is open")
+
+
+def _machine(thing: str, key: str) -> str:
+    return thing if key in ("", thing) else f"{thing} ({key})"
+
+
+def _sensors(contributions: list[dict[str, Any]]) -> str:
+    """The sensors to blame first, with their shares."""
+    first = sorted(contributions, key=lambda each: -each["share"])[:2]
+    return ", ".join(f"{each['sensor']} {each['share']:.0%}" for each in first)
+
+
+def _without_empty(
+    columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Leave out the columns in which no row says anything."""
+    kept = [place for place in range(len(columns)) if any(row[place] for row in rows)]
+    return tuple(columns[place] for place in kept), [tuple(row[place] for place in kept) for row in rows]
 
 
 def _model_table(models: list[dict[str, Any]]) -> Any:
