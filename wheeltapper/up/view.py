@@ -21,6 +21,8 @@ _BARS = "▁▂▃▄▅▆▇█"
 _HISTORY = 48
 _SENSORS_SHOWN = 14
 _ALARMS_SHOWN = 5
+# Processes that speak under a name of their own; the others speak for a machine.
+_ROOMS = ("broker", "cloud", "gateway")
 _STYLE_OF_STATUS = {"ready": "green", "starting": "yellow", "restarted": "yellow", "degraded": "yellow"}
 
 
@@ -52,7 +54,7 @@ class Picture:
         with self._lock:
             kind = event["kind"]
             if kind == "health":
-                self._processes[str(event.get("process") or event["thing"])] = event
+                self._add_health(event)
                 return
             thing = self._things.setdefault(str(event["thing"]), _Thing())
             if kind == "reading":
@@ -67,6 +69,13 @@ class Picture:
             elif kind == "action":
                 outcome = str(event.get("outcome"))
                 self._actions[outcome] = self._actions.get(outcome, 0) + 1
+
+    def _add_health(self, event: Event) -> None:
+        if event.get("process") == "machine":
+            self._things.setdefault(str(event["thing"]), _Thing()).fault = str(event.get("detail"))
+            return
+        room = event["thing"] if event["thing"] in _ROOMS else event.get("process")
+        self._processes[str(room)] = event
 
     def render(self) -> RenderableType:
         """What to draw now."""
@@ -129,6 +138,8 @@ def _draw_thing(name: str, thing: _Thing) -> RenderableType:
     return Panel(
         Group(_draw_score(thing, style), table),
         title=f"[bold]{name}[/]  [{style}]{thing.state}[/]  [dim]{thing.readings} readings[/]",
+        subtitle=f"[dim]what is simulated: {thing.fault}[/]" if thing.fault else None,
+        subtitle_align="right",
         title_align="left",
         border_style=style,
     )
