@@ -169,3 +169,21 @@ def test_simulate_says_what_is_wrong_in_one_line(
     error = capsys.readouterr().err
     assert complaint in error
     assert error.count("\n") == 1
+
+
+def test_simulate_takes_a_model_as_the_console_or_describe_gives_it(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    configuration = {"detectorModelName": "m", "key": MODEL["key"], "evaluationMethod": "BATCH", "status": "ACTIVE"}
+    described = {
+        "detectorModelDefinition": MODEL["detectorModelDefinition"],
+        "detectorModelConfiguration": configuration,
+    }
+    forms = [MODEL, described, {"detectorModel": described}, {"detectorModel": MODEL, "schemaVersion": "1.0"}]
+    steps = [{"t": 0, "put": {"inputName": "In", "payload": {"id": "k", "v": 1}}}]
+    feed(monkeypatch, "".join(json.dumps({"id": 0, "model": form, "steps": steps}) + "\n" for form in forms))
+
+    assert main(["detector", "simulate"]) == 0
+
+    lines = set(capfdbinary.readouterr().out.splitlines())
+    assert len(lines) == 1 and "k" in json.loads(lines.pop())["trace"][0]["detectors"]

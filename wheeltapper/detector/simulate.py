@@ -13,6 +13,7 @@ from wheeltapper.detector.dedup import RecentIds
 from wheeltapper.detector.expression import Expression, Reference, parse
 from wheeltapper.detector.interpreter import evaluate
 from wheeltapper.detector.plan import AlarmPlan, input_name_of, payload_path
+from wheeltapper.detector.readers import read_document
 from wheeltapper.detector.runtime import Shard
 from wheeltapper.detector.settings import DEFAULTS, EngineSettings
 from wheeltapper.detector.state import AlarmState
@@ -146,9 +147,17 @@ def describe_action(action: Action) -> dict[str, Any]:
 
 
 def simulate_request(request: dict[str, Any], settings: EngineSettings = DEFAULTS) -> dict[str, Any]:
-    """Answer one line of ``simulate``."""
+    """Answer one line of ``simulate``; its model may be written in any form that ``readers`` knows."""
     try:
-        simulation = Simulation(request["model"], settings)
+        simulation = Simulation(_only_model(request["model"]), settings)
     except DefinitionError as error:
         return {"id": request.get("id"), "$error": str(error)}
     return {"id": request.get("id"), "trace": [simulation.step(step) for step in request["steps"]]}
+
+
+def _only_model(document: Any) -> dict[str, Any]:
+    found = read_document(document, name="model")
+    models = found.detector_models + found.alarm_models
+    if len(models) != 1:
+        raise DefinitionError(f"model: holds {len(models)} models, must hold one")
+    return models[0]
