@@ -22,6 +22,7 @@ def register(commands: Commands) -> None:
     component = commands.group("component", "check, build and publish what Greengrass deploys")
     _register_lint(component)
     _register_build(component)
+    _register_publish(component)
 
 
 def _register_lint(component: Commands) -> None:
@@ -90,6 +91,45 @@ def _register_build(component: Commands) -> None:
         "--wheels", type=Path, metavar="DIR", help="take wheels from this folder and ask no package index"
     )
     parser.add_argument("--json", action="store_true", help="print what was built as JSON")
+
+
+def _register_publish(component: Commands) -> None:
+    parser = component.add(
+        "publish",
+        _publish,
+        help="upload what was built to S3, create component versions and deploy them to a thing group",
+        example="wheeltapper component publish --bucket my-artifacts --thing-group gateways --dry-run\n"
+        "wheeltapper component publish --bucket my-artifacts --thing-group gateways --merge site.toml",
+    )
+    parser.add_argument(
+        "--from",
+        dest="folder",
+        type=Path,
+        default=Path("dist/greengrass"),
+        metavar="DIR",
+        help="what build has written (default: dist/greengrass)",
+    )
+    parser.add_argument("--bucket", required=True, help="the bucket of artifacts")
+    parser.add_argument("--prefix", default="", help="folder in the bucket")
+    parser.add_argument("--thing-group", default="", metavar="NAME", help="name or ARN; without it nothing is deployed")
+    parser.add_argument("--name", default="wheeltapper", help="the deployment's name")
+    parser.add_argument("--merge", type=Path, metavar="FILE", help="TOML or JSON: a table for each component's name")
+    parser.add_argument(
+        "--reset",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="COMPONENT=/POINTER",
+        help="back to the recipe's defaults",
+    )
+    parser.add_argument("--replace", action="store_true", help="remove components that the last deployment had besides")
+    parser.add_argument("--per-minute", type=int, default=100, metavar="N", help="devices that begin in a minute (100)")
+    parser.add_argument(
+        "--abort-percent", type=float, default=10.0, metavar="P", help="failed devices that cancel the rest (10)"
+    )
+    parser.add_argument("--region", default=None, help="AWS region; else the usual settings of the AWS CLI")
+    parser.add_argument("--dry-run", action="store_true", help="print every request and send none")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def _lint(options: argparse.Namespace) -> int:
@@ -192,3 +232,49 @@ def _show_built(built: "Sequence[Built]", out: Path | None) -> None:
     if out is not None:
         chosen = " ".join(f"--add-component {one.name}={one.version}" for one in built)
         print(f"deploy here:  ggl-cli deploy --recipe-dir {out}/recipes --artifacts-dir {out}/artifacts {chosen}")
+
+
+def _publish(options: argparse.Namespace) -> int:
+    import json
+    from functools import cache
+
+    from wheeltapper.clock import SystemClock
+    from wheeltapper_components.build import read_configuration
+    from wheeltapper_components.publish import Publication, Publisher, built_in, check_names, rehearse
+
+    publication = Publication(
+        built=built_in(options.folder),
+        bucket=options.bucket,
+        prefix=options.prefix,
+        thing_group=options.thing_group,
+        name=options.name,
+        merge={} if options.merge is None else read_configuration(options.merge),
+        reset=_pointers(options.reset),
+        replace=options.replace,
+        per_minute=options.per_minute,
+        abort_percent=options.abort_percent,
+    )
+    check_names(publication)
+    if options.dry_run:
+        print(json.dumps(rehearse(publication, options.region or "REGION"), indent=2, ensure_ascii=False))
+        return 0
+    import boto3
+
+    client = cache(boto3.session.Session(region_name=options.region).client)
+    result = Publisher(publication, client, SystemClock(), lambda line: print(line, file=sys.stderr)).run()
+    print(json.dumps(result, indent=None if options.json else 2))
+    return 0
+
+
+def _pointers(texts: "Sequence[str]") -> dict[str, list[str]]:
+    from wheeltapper.errors import SettingsError
+
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        name, _, pointer = text.partition("=")
+        if not pointer.startswith("/"):
+            raise SettingsError(
+                f"--reset {text}: must be COMPONENT=/POINTER, such as com.wheeltapper.Inference=/models"
+            )
+        found.setdefault(name, []).append(pointer)
+    return found
