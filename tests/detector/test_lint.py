@@ -218,6 +218,14 @@ def test_undeclared_and_unread_attributes_are_named():
     assert {"attribute-not-declared", "attribute-not-read", "input-not-read"} <= _rules(found)
 
 
+def test_the_key_counts_as_read():
+    body = _model([_state("a", events=(_event("e", "$input.I.temp > 1"),))]) | {"key": "device.`serial no`"}
+
+    found = lint(body, {"I": ["temp", "device.`serial no`"]})
+
+    assert "attribute-not-read" not in _rules(found)
+
+
 @pytest.mark.parametrize(
     ("states", "type_", "says"),
     [

@@ -395,8 +395,10 @@ def _times(ratio: float) -> str:
     return f"{ratio:.1f} times too fast" if ratio > 1 else f"{1 / ratio:.1f} times too slowly"
 
 
-def unread_declarations(laid_out: Survey, inputs: Mapping[str, Collection[str]]) -> Iterator[Finding]:
-    """Inputs and attributes that are read but not declared, and declared but never read."""
+def unread_declarations(
+    laid_out: Survey, inputs: Mapping[str, Collection[str]], key: str | None = None
+) -> Iterator[Finding]:
+    """Inputs and attributes that are read but not declared, and declared but never read; the model's key is read."""
     read: dict[str, dict[str, list[str]]] = {}
     for path, _, tree in laid_out.trees():
         for reference in ex.references(tree):
@@ -420,16 +422,15 @@ def unread_declarations(laid_out: Survey, inputs: Mapping[str, Collection[str]])
                     why=f"declared are {', '.join(sorted(declared))}{_near(attribute, declared, set(attributes))}; "
                     "AWS makes only declared attributes available, Wheeltapper every attribute unless it runs strictly",
                 )
-        unread = [
-            each for each in sorted(declared) if not any(a == each or a.startswith(each + ".") for a in attributes)
-        ]
+        used = (*attributes, (key or "").replace("`", ""))
+        unread = [each for each in sorted(declared) if not any(a == each or a.startswith(each + ".") for a in used)]
         if unread:
             yield Finding(
                 "inputs",
                 "INFO",
                 f"input {name!r} declares what no expression reads: {', '.join(unread)}",
                 rule="attribute-not-read",
-                why="a key, or an attribute that other models read, need not be read here",
+                why="an attribute that other models read need not be read here",
             )
     for name in sorted(set(inputs) - set(read)):
         yield Finding(

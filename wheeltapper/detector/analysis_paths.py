@@ -345,7 +345,7 @@ def _left_running(laid_out: Survey, reach: Reach) -> Iterator[Finding]:
             f"timer {timer!r} is not cleared on leaving {', '.join(map(repr, sorted({rule.state for rule in leaving})))}",
             tuple(rule.path for rule in leaving),
             rule="timer-left-running",
-            why=f"only {', '.join(map(repr, sorted(testers)))} test it, yet it may run on in {', '.join(map(repr, ends))}: "
+            why=f"tested only in {', '.join(map(repr, sorted(testers)))}, it may run on in {', '.join(map(repr, ends))}: "
             "its expiry there runs a pass on the last message, and counts as expired at the next test unless it is set "
             "anew before",
         )

@@ -54,7 +54,7 @@ def _detector(
     found = analyse(definition, inputs, evaluation_method=method)
     laid_out = survey(definition)
     if inputs is not None:
-        found += analysis_messages.unread_declarations(laid_out, inputs)
+        found += analysis_messages.unread_declarations(laid_out, inputs, body.get("key"))
     if blocking_errors(definition):
         return found
     found += analysis_paths.own_findings(laid_out, explore(laid_out, serial=method == "SERIAL"))
