@@ -23,6 +23,7 @@ from wheeltapper.messages import Reading, Value
 from wheeltapper.outbox import Put
 from wheeltapper.topics import filter_of, topic_of
 from wheeltapper.transport import Delivery
+from wheeltapper_components.drift import DriftWatch, Scored
 from wheeltapper_components.health import Pulse
 from wheeltapper_components.inbox import Arrival, Inbox
 from wheeltapper_components.links import Links
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 PROCESS = "inference"
 _PATIENCE_S = 0.5
 _RETRY_S = 1.0
+_UPKEEP_S = 1.0
 _LARGEST = 1e30  # beyond, a float32 model overflows: such a value is taken for missing
 
 
@@ -113,6 +115,7 @@ class Inference:
             kept=outbox.states("model/"),
             keep=lambda name, state: outbox.put((), states={name: state}),
         )
+        self.drift = DriftWatch(settings, links, clock)
         self._threads: list[threading.Thread] = []
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -144,6 +147,7 @@ class Inference:
         self._threads = [
             threading.Thread(target=self._run, name=PROCESS, daemon=True),
             threading.Thread(target=self.shelf.watch, args=(self._stop, self._clock), name="models", daemon=True),
+            threading.Thread(target=self._keep_up, name="upkeep", daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -159,6 +163,7 @@ class Inference:
             thread.join(5.0)
         self._threads = []
         with contextlib.suppress(UnavailableError):  # closed before, or a full disk: the next swap is a cold start
+            self.drift.close()
             self._links.first.outbox.put((), states=self._rows())
 
     def _rows(self) -> dict[str, bytes]:
@@ -203,7 +208,8 @@ class Inference:
         troubles += [f"{seat.label}: nothing is scored" for seat in self.shelf.seats if seat.slot is None]
         if dropped:
             troubles.append(f"{dropped} messages dropped from the outbox")
-        told = ", ".join(f"{name} {value}" for name, value in msgspec.structs.asdict(counts).items() if value)
+        known = msgspec.structs.asdict(counts) | {"drifts": self.drift.found, "unwatched": self.drift.unwatched}
+        told = ", ".join(f"{name} {value}" for name, value in known.items() if value)
         models = ", ".join(seat.label for seat in self.shelf.seats)
         return not troubles, "; ".join([*troubles, models, told or "no readings yet", f"waiting {self._links.waiting}"])
 
@@ -216,6 +222,18 @@ class Inference:
             except Exception:
                 log.exception("a batch failed")
             self.pulse.beat_when_due()
+
+    def _keep_up(self) -> None:
+        """What no prediction waits for, on a thread of its own."""
+        while not self._clock.wait(self._stop, _UPKEEP_S):
+            try:
+                self.upkeep()
+            except Exception:
+                log.exception("upkeep failed")
+
+    def upkeep(self) -> int:
+        """Look for drift in what was scored; returns how many readings that was."""
+        return self.drift.work()
 
     def _patience(self) -> float:
         due_ms = self._buffer.due_ms()
@@ -312,13 +330,16 @@ class Inference:
     def _score_by(self, seat: Seat, items: Sequence[Item]) -> list[Put]:
         rows = [SensorRow(item.reading.thing, usable(item.reading.values), item.reading.time_ms) for item in items]
         try:
-            return self._predictions(items, seat.score(rows, self._clock.monotonic))
+            judged = seat.score(rows, self._clock.monotonic)
         except Exception as error:  # whatever it is, one reading must not hold up the others
             if len(items) > 1:
                 return [put for item in items for put in self._score_by(seat, [item])]
             self.counts.failed += 1
             log.error("%s: a reading of %s was not scored: %s", seat.label, items[0].reading.thing, error)
             return []
+        for row, item, word in zip(rows, items, judged, strict=True):
+            self.drift.note(Scored(row.thing, word.card, item.reading.time_ms, word.score, row.values))
+        return self._predictions(items, judged)
 
     def _predictions(self, items: Iterable[Item], judged: Iterable[Judged]) -> list[Put]:
         now = self._clock.time_ms()

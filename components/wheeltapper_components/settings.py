@@ -35,6 +35,7 @@ class TopicSettings(Section, frozen=True):
     state: str = topics.STATE
     alarm: str = topics.ALARM
     action: str = topics.ACTION
+    drift: str = topics.DRIFT
     health: str = topics.HEALTH
     reply_suffix: str = topics.REPLY_SUFFIX
 
@@ -145,6 +146,32 @@ class TriggerSettings(Section, frozen=True):
     publish: bool = True
 
 
+class DriftSettings(Section, frozen=True):
+    """
+    How a drifting model or sensor is noticed; see docs/drift.md.
+
+    Args:
+        period_s: the length of a period.
+        learn: how many periods say what is usual.
+        thin: scored readings whose mean is one value for ADWIN.
+        k: of a period's cutoff, mean + k σ of its scores.
+        band: standard deviations either side of what is usual.
+        delta: ADWIN's chance of a false change.
+        save_s: how often a thing's monitor is kept on disk; a kill costs it the readings since.
+        max_things: further things are not watched.
+    """
+
+    enabled: bool = True
+    period_s: Annotated[float, msgspec.Meta(ge=1)] = 86_400.0
+    learn: Annotated[int, msgspec.Meta(ge=3)] = 7
+    thin: AtLeastOne = 15
+    k: Positive = 2.5
+    band: Positive = 3.0
+    delta: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.002
+    save_s: Positive = 600.0
+    max_things: AtLeastOne = 1_000
+
+
 class DetectorSettings(Section, frozen=True):
     """
     Detector and alarm models judged on the gateway.
@@ -203,6 +230,7 @@ class GatewaySettings(Section, frozen=True):
     watch: WatchSettings = WatchSettings()
     store: StoreSettings = StoreSettings()
     trigger: TriggerSettings = TriggerSettings()
+    drift: DriftSettings = DriftSettings()
     greengrass: GreengrassSettings = GreengrassSettings()
     detectors: DetectorSettings = DetectorSettings()
     max_batch: AtLeastOne = 256
@@ -271,11 +299,6 @@ def resolve_paths(settings: GatewaySettings, base: Path) -> GatewaySettings:
         models=[replace(model, folder=base / model.folder) for model in settings.models],
         watch=settings.watch if keys is None else replace(settings.watch, trusted_keys=base / keys),
         detectors=replace(settings.detectors, models=[base / model for model in settings.detectors.models]),
-        broker=_resolve_broker(settings.broker, base),
-        cloud=None if settings.cloud is None else _resolve_broker(settings.cloud, base),
+        broker=settings.broker.relative_to(base),
+        cloud=None if settings.cloud is None else settings.cloud.relative_to(base),
     )
-
-
-def _resolve_broker(broker: BrokerSettings, base: Path) -> BrokerSettings:
-    paths = {name: getattr(broker, name) for name in ("ca", "certificate", "key", "password_file")}
-    return msgspec.structs.replace(broker, **{name: base / path for name, path in paths.items() if path is not None})

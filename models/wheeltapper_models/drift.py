@@ -3,20 +3,21 @@ Notices when a model's world has changed: its scores, the cutoff they would give
 
 Three detectors, fed row by row: ADWIN on the scores, thinned so that neighbours tell little of each other; and at the end of
 each period (a day) the chart of the cutoff, mean + k σ of the period's scores, against the usual ± 3 σ, and a Kolmogorov and
-Smirnov test per sensor. What is usual is learnt from the first periods. Pure: no clock, no I/O.
+Smirnov test per sensor. What is usual is learnt from the first periods. Memory is bounded whatever
+the rate. Pure: no clock, no I/O.
 """
 
 import math
+from collections import deque
 from collections.abc import Sequence
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from wheeltapper.errors import ModelError
 from wheeltapper.messages import Drift, ModelName
-from wheeltapper_models.drift_adwin import Adwin
-
-Floats = NDArray[np.float64]
+from wheeltapper_models.drift_adwin import Adwin, AdwinState
+from wheeltapper_models.drift_period import Floats, Moments, Period, PeriodState
 
 ADWIN, CHART, KS = "adwin", "cutoff-chart", "ks"
 DAY_MS = 86_400_000
@@ -93,16 +94,14 @@ class PeriodReport(msgspec.Struct, frozen=True):
     distances: dict[str, float]
 
 
-class _Period:
-    """The rows of the period that is not finished yet."""
-
-    def __init__(self, start_ms: int) -> None:
-        self.start_ms = start_ms
-        self.scores: list[float] = []
-        self.rows: list[Sequence[float]] = []
-
-    def cutoff(self, k: float) -> float:
-        return float(np.mean(self.scores) + k * np.std(self.scores))
+class _State(msgspec.Struct, array_like=True, frozen=True):
+    sensors: list[str]
+    settings: DriftSettings
+    usual: Usual | None
+    period: PeriodState | None
+    learning: list[PeriodState]
+    adwin: AdwinState
+    block: list[float]
 
 
 class DriftMonitor:
@@ -122,26 +121,69 @@ class DriftMonitor:
         sensors: names of the values in a row.
         settings: else the defaults.
         usual: what was learnt before; else it is learnt from the first periods.
+        reports: how many reports of periods are kept; else all.
     """
 
     def __init__(
-        self, sensors: Sequence[str], settings: DriftSettings | None = None, usual: Usual | None = None
+        self,
+        sensors: Sequence[str],
+        settings: DriftSettings | None = None,
+        usual: Usual | None = None,
+        *,
+        reports: int | None = None,
     ) -> None:
         self.sensors = list(sensors)
         self.settings = settings or DriftSettings()
         self.usual = usual
-        self.reports: list[PeriodReport] = []
-        self._period: _Period | None = None
-        self._learning: list[_Period] = []
+        self.reports: deque[PeriodReport] = deque(maxlen=reports)
+        self._period: Period | None = None
+        self._learning: list[Period] = []
         self._adwin = Adwin(self.settings.delta)
         self._block: list[float] = []
+
+    def to_bytes(self) -> bytes:
+        """
+        All that it knows, to go on from with ``from_bytes``; what ``reports`` told is not in it.
+
+        At the most 8 kB per sensor and period that is being learnt; from then on some 12 kB per sensor.
+        """
+        period = None if self._period is None else self._period.state()
+        learning = [learnt.state() for learnt in self._learning]
+        return msgspec.msgpack.encode(
+            _State(self.sensors, self.settings, self.usual, period, learning, self._adwin.state(), self._block)
+        )
+
+    @classmethod
+    def from_bytes(
+        cls, payload: bytes, sensors: Sequence[str], settings: DriftSettings, *, reports: int | None = None
+    ) -> "DriftMonitor":
+        """
+        Go on where another monitor of the same sensors and settings stopped.
+
+        Raises:
+            ModelError: these are no such monitor's bytes.
+        """
+        try:
+            state = msgspec.msgpack.decode(payload, type=_State)
+            if (state.sensors, state.settings) != (list(sensors), settings):
+                raise ValueError("it watched other sensors, or by other settings")
+            monitor = cls(sensors, settings, state.usual, reports=reports)
+            width = len(monitor.sensors)
+            monitor._period = None if state.period is None else Period.restored(state.period, width)
+            monitor._learning = [Period.restored(period, width) for period in state.learning]
+            monitor._adwin.restore(state.adwin)
+            monitor._block = list(state.block)
+        except (ValueError, msgspec.DecodeError) as error:
+            raise ModelError(f"drift: not the state of such a monitor: {error}") from error
+        return monitor
 
     def update(self, time_ms: int, score: float, values: Sequence[float]) -> list[Finding]:
         """
         Take a row in.
 
         Args:
-            time_ms: when it was measured; a row of a period that is over counts towards the present one.
+            time_ms: when it was measured; a row of the period before counts towards the present one, an older one says
+                that the clock was set back and begins a period anew.
             score: the model's; NaN where it could not judge.
             values: one per sensor; NaN where missing.
 
@@ -150,31 +192,32 @@ class DriftMonitor:
         """
         found: list[Finding] = []
         start = time_ms - time_ms % self.settings.period_ms
-        if self._period is None:
-            self._period = _Period(start)
-        elif start > self._period.start_ms:
-            found += self._finish(self._period)
-            self._period = _Period(start)
-        self._period.rows.append(values)
+        period = self._period
+        if period is None or start > period.start_ms or start < period.start_ms - self.settings.period_ms:
+            if period is not None and start > period.start_ms:
+                found += self._finish(period)
+            period = self._period = Period(start, len(self.sensors))
+        period.add(values)
         if math.isfinite(score):
-            self._period.scores.append(score)
-            found += self._follow(time_ms, score)
+            period.scores.add(score)
+            found += self._follow(time_ms, score, period)
         return found
 
-    def _follow(self, time_ms: int, score: float) -> list[Finding]:
+    def _follow(self, time_ms: int, score: float, period: Period) -> list[Finding]:
         self._block.append(score)
         if len(self._block) < self.settings.thin:
             return []
         value = sum(self._block) / len(self._block)
         self._block.clear()
+        period.blocks.add(value)
         if self.usual is None or not self._adwin.update(_bounded(value, self.usual)):
             return []
         before, after = (_unbounded(mean, self.usual) for mean in (self._adwin.mean_before, self._adwin.mean))
         detail = f"the mean score has gone from {before:.4g} to {after:.4g}"
         return [Finding(time_ms=time_ms, method=ADWIN, detail=detail)]
 
-    def _finish(self, period: _Period) -> list[Finding]:
-        if len(period.scores) < FEWEST:
+    def _finish(self, period: Period) -> list[Finding]:
+        if period.scores.count < FEWEST:
             return []
         if self.usual is None:
             self._learning.append(period)
@@ -187,10 +230,10 @@ class DriftMonitor:
         report = self._report(period, self.usual)
         return self._chart(report) + self._test(report, self.usual)
 
-    def _report(self, period: _Period, usual: Usual) -> PeriodReport:
+    def _report(self, period: Period, usual: Usual) -> PeriodReport:
         distances = _distances(self.sensors, period, usual.samples)
-        mean = float(np.mean(period.scores))
-        report = PeriodReport(period.start_ms, len(period.rows), mean, period.cutoff(self.settings.k), distances)
+        mean, cutoff = period.scores.mean, period.cutoff(self.settings.k)
+        report = PeriodReport(period.start_ms, period.rows, mean, cutoff, distances)
         self.reports.append(report)
         return report
 
@@ -220,13 +263,14 @@ class DriftMonitor:
         return found
 
 
-def learn_usual(sensors: Sequence[str], periods: Sequence[_Period], settings: DriftSettings) -> Usual:
+def learn_usual(sensors: Sequence[str], periods: Sequence[Period], settings: DriftSettings) -> Usual:
     """What these periods, taken to be without drift, have in common."""
-    scores = np.concatenate([period.scores for period in periods])
-    blocks = scores[: len(scores) // settings.thin * settings.thin].reshape(-1, settings.thin).mean(axis=1)
-    blocks = blocks if len(blocks) > 1 else scores
+    thinned = [period.blocks for period in periods]
+    if sum(moments.count for moments in thinned) < 2:
+        thinned = [period.scores for period in periods]
+    score_mean, score_sigma = _pooled(thinned)
     cutoffs = [period.cutoff(settings.k) for period in periods]
-    tables = [np.array(period.rows, dtype=np.float64) for period in periods]
+    tables = [period.table() for period in periods]
     samples, distances = {}, {}
     for place, sensor in enumerate(sensors):
         columns = [table[:, place][~np.isnan(table[:, place])] for table in tables]
@@ -238,13 +282,21 @@ def learn_usual(sensors: Sequence[str], periods: Sequence[_Period], settings: Dr
         ]
         distances[sensor] = (float(np.mean(apart)), float(np.std(apart))) if apart else (0.0, 0.0)
     return Usual(
-        float(blocks.mean()),
-        float(blocks.std()) or 1.0,
+        score_mean,
+        score_sigma or 1.0,
         float(np.mean(cutoffs)),
         float(np.std(cutoffs, ddof=1)),
         samples,
         distances,
     )
+
+
+def _pooled(parts: Sequence[Moments]) -> tuple[float, float]:
+    """Mean and standard deviation of all numbers together."""
+    count = sum(part.count for part in parts)
+    mean = sum(part.count * part.mean for part in parts) / count
+    squares = sum(part.squares + part.count * (part.mean - mean) ** 2 for part in parts)
+    return mean, math.sqrt(squares / count)
 
 
 def ks_distance(first: Floats, second: Floats) -> float:
@@ -269,8 +321,8 @@ def _sample(values: Floats) -> list[float]:
     return quantiles
 
 
-def _distances(sensors: Sequence[str], period: _Period, samples: dict[str, list[float]]) -> dict[str, float]:
-    table = np.array(period.rows, dtype=np.float64)
+def _distances(sensors: Sequence[str], period: Period, samples: dict[str, list[float]]) -> dict[str, float]:
+    table = period.table()
     found = {}
     for place, sensor in enumerate(sensors):
         column = table[:, place][~np.isnan(table[:, place])]

@@ -27,6 +27,14 @@ class _Bucket(msgspec.Struct):
         return _Bucket(count, self.mean + step * other.count / count, squares)
 
 
+class AdwinState(msgspec.Struct, array_like=True, frozen=True):
+    """All that a window remembers."""
+
+    seen: int
+    mean_before: float
+    rows: list[list[tuple[int, float, float]]]
+
+
 class Adwin:
     """
     A window that shrinks when its mean changes.
@@ -70,6 +78,16 @@ class Adwin:
         while self._cut():
             changed = True
         return changed
+
+    def state(self) -> AdwinState:
+        """All that it remembers."""
+        rows = [[(bucket.count, bucket.mean, bucket.squares) for bucket in row] for row in self._rows]
+        return AdwinState(self._seen, self.mean_before, rows)
+
+    def restore(self, state: AdwinState) -> None:
+        """Remember what another one did."""
+        self._seen, self.mean_before = state.seen, state.mean_before
+        self._rows = [[_Bucket(*bucket) for bucket in row] for row in state.rows]
 
     def _insert(self, bucket: _Bucket) -> None:
         level = 0

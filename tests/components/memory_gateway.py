@@ -62,6 +62,7 @@ class MemoryGateway:
         """Carry everything as far as it goes."""
         for _ in range(50):
             moved = self.local.deliver() + self.cloud.deliver() + self.inference.work()
+            moved += self.inference.upkeep()
             moved += sum(link.sender.send_waiting() for link in self.links.all)
             if not moved:
                 return

@@ -6,7 +6,7 @@ import msgspec
 from rich.console import Console
 
 from wheeltapper import messages, topics
-from wheeltapper.messages import Alarm, Contribution, ModelName, Reading
+from wheeltapper.messages import Alarm, Contribution, Drift, ModelName, Reading
 from wheeltapper.transport.memory import MemoryBroker
 from wheeltapper.up.monitor import Event, Monitor
 from wheeltapper.up.view import Picture
@@ -48,6 +48,23 @@ def test_an_alarm_event_carries_the_why() -> None:
     assert events[0]["values"] == {"$input.Prediction.score": 3.5, "$input.Prediction.limit": 1.0}
     assert sum(entry["share"] for entry in events[0]["contributions"]) == 1.0
     assert events[0]["model"] == {"name": "motor", "version": "1.0.0"}
+
+
+def test_drift_is_told_as_the_health_of_the_model() -> None:
+    drift = Drift(
+        message_id="d1", thing="motor-1", time_ms=9, method="ks", detail="TT01: far off", model=ModelName("motor", "1")
+    )
+
+    events = events_of((topics.topic_of(topics.DRIFT, "motor-1"), messages.encode(drift)))
+
+    assert [events[0][name] for name in ("kind", "thing", "process", "status", "detail", "method")] == [
+        "health",
+        "motor-1",
+        "model",
+        "degraded",
+        "TT01: far off",
+        "ks",
+    ]
 
 
 def test_a_repeat_is_told_once_and_messages_without_an_id_always() -> None:

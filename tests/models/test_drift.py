@@ -5,6 +5,7 @@ import pytest
 from wheeltapper_models.drift import ADWIN, CHART, DAY_MS, KS, DriftMonitor, DriftSettings, Finding
 from wheeltapper_models.drift_adwin import Adwin
 
+from wheeltapper.errors import ModelError
 from wheeltapper.messages import ModelName
 
 HOUR_MS = 3_600_000
@@ -112,3 +113,59 @@ def test_adwin_reacts_when_rivers_does() -> None:
 
     assert len(found[0]) == len(found[1]) == 2
     assert all(abs(one - other) < 40 for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("stop", [1, 500, 144 * 12, 144 * 21 + 7])
+def test_a_monitor_goes_on_to_the_bit_where_its_bytes_were_taken(stop: int) -> None:
+    settings = DriftSettings(thin=6)
+    rng = np.random.default_rng(3)
+    rows = [
+        (place * 600_000, rng.normal(1.0, 0.2) + (place > 144 * 20), [50 + rng.normal() + (place > 144 * 22), np.nan])
+        for place in range(24 * 144)
+    ]
+    straight, stopped = DriftMonitor(["TT01", "PT01"], settings), DriftMonitor(["TT01", "PT01"], settings)
+    expected = [finding for row in rows for finding in straight.update(*row)]
+
+    found = [finding for row in rows[:stop] for finding in stopped.update(*row)]
+    again = DriftMonitor.from_bytes(stopped.to_bytes(), ["TT01", "PT01"], settings)
+    found += [finding for row in rows[stop:] for finding in again.update(*row)]
+
+    assert expected
+    assert found == expected
+    assert again.to_bytes() == straight.to_bytes()
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x90", b"nothing of the kind"])
+def test_bytes_of_no_monitor_are_refused(payload: bytes) -> None:
+    with pytest.raises(ModelError, match="drift"):
+        DriftMonitor.from_bytes(payload, ["TT01"], DriftSettings())
+
+
+def test_bytes_of_a_monitor_of_other_sensors_are_refused() -> None:
+    with pytest.raises(ModelError, match="other sensors"):
+        DriftMonitor.from_bytes(DriftMonitor(["PT01"]).to_bytes(), ["TT01"], DriftSettings())
+
+
+def test_memory_is_bounded_however_many_rows_a_period_has() -> None:
+    monitor = DriftMonitor(["TT01", "PT01"], DriftSettings(period_ms=DAY_MS))
+
+    sizes = []
+    for place in range(20_000):
+        monitor.update(place, 1.0, [float(place), 0.0])
+        if place in (5_000, 19_999):
+            sizes.append(len(monitor.to_bytes()))
+
+    assert max(sizes) < 2 * 8 * 1_024 + 500
+
+
+def test_a_clock_that_was_set_back_begins_a_period_anew() -> None:
+    monitor = DriftMonitor(["TT01"], DriftSettings(learn_periods=3, thin=1))
+    rng = np.random.default_rng(0)
+    monitor.update(400 * DAY_MS, 1.0, [1.0])
+
+    found = []
+    for place in range(8 * 144):
+        found += monitor.update(place * 600_000, rng.normal(), [rng.normal() + 9 * (place >= 6 * 144)])
+
+    assert found[0].time_ms >= 6 * DAY_MS
+    assert KS in {finding.method for finding in found}

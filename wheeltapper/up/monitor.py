@@ -26,6 +26,7 @@ KIND_OF = {
     topics.ACTION: "action",
     topics.HEALTH: "health",
     topics.FAULT: "health",
+    topics.DRIFT: "health",
 }
 _REMEMBERED = 100_000
 
@@ -85,5 +86,7 @@ def event_of(topic: str, body: dict[str, Any]) -> Event | None:
             head = {"time_ms": body.get("time_ms"), "kind": kind, "thing": body.get("thing", thing)}
             if template == topics.FAULT:
                 head |= {"process": "machine", "status": "degraded", "detail": body.get("explanation", "")}
+            elif template == topics.DRIFT:
+                head |= {"process": "model", "status": "degraded", "detail": body.get("detail", "")}
             return {**head, **{name: value for name, value in body.items() if name not in head}}
     return None
