@@ -380,6 +380,7 @@ def measure_restart(folder: Path, detectors: int) -> dict[str, float]:
     os.kill(filling.pid or 0, signal.SIGKILL)
     filling.join()
     for name in ("killed", "clean"):
+        results = context.Queue()  # the killed process may have taken the other one's lock with it
         starting = context.Process(target=_restart, args=(folder, detectors, results))
         starting.start()
         found[f"restart_{name}_s"], found["memory_mb"] = results.get()
