@@ -232,7 +232,7 @@ def make_plan(
     used = _inputs_of(found)
     if not used:
         raise DefinitionError("Detector Model Definition must use at least one Input in a condition.")
-    _check_inputs(used, inputs)
+    _check_inputs(used, inputs, "Detector")
     return Plan(
         name=model.name,
         version=version,
@@ -267,7 +267,7 @@ def make_alarm_plan(
     if not rule_inputs:
         raise DefinitionError("an alarm rule must read at least one input", path=rule_path)
     used = _inputs_of([measured, threshold, *(tree for action in actions for tree in trees_of(action))])
-    _check_inputs(used, inputs)
+    _check_inputs(used, inputs, "Alarm")
     sign = OPERATOR_SIGNS[model.comparison_operator]
     disabled, flow = model.disabled_on_initialization, model.acknowledge_flow
     return AlarmPlan(
@@ -508,12 +508,10 @@ def _inputs_of(trees: list[Expression]) -> dict[str, dict[Reference, None]]:
     return used
 
 
-def _check_inputs(used: Mapping[str, Any], declared: Declared | None) -> None:
+def _check_inputs(used: Mapping[str, Any], declared: Declared | None, kind: str) -> None:
     for name in used:
         if declared is not None and name not in declared and not name.startswith("$"):
-            raise DefinitionError(
-                f"Detector Model Definition contains reference to Input '{name}' that does not exist."
-            )
+            raise DefinitionError(f"{kind} Model Definition contains reference to Input '{name}' that does not exist.")
 
 
 def _visible(
