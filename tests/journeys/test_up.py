@@ -32,7 +32,7 @@ def test_a_machine_falls_ill_and_the_alarm_says_which_sensor_which_condition_and
     scenario: str, tmp_path: Path
 ) -> None:
     events = events_of(
-        up(tmp_path, "--json", "--scenario", scenario, "--seed", "3", "--duration", "25", "--speed", "36")
+        up(tmp_path, "--json", "--scenario", scenario, "--seed", "3", "--duration", "20", "--speed", "40")
     )
 
     fault = next(event for event in events if event.get("process") == "machine")
@@ -58,7 +58,7 @@ def test_a_recorded_file_is_learnt_from_its_first_rows_and_alarms_inside_its_lab
     rows = recorded.read_text().splitlines()[1:]
     labelled = [row.split(";")[0] for row in rows if row.split(";")[-2] == "1.0"]
 
-    events = events_of(up(tmp_path, "--json", "--replay", str(recorded), "--duration", "45", "--speed", "40"))
+    events = events_of(up(tmp_path, "--json", "--replay", str(recorded), "--duration", "26", "--speed", "60"))
 
     alarms = [event for event in events if event["kind"] == "alarm"]
     times = [time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(alarm["reading_time_ms"] / 1000)) for alarm in alarms]
@@ -68,7 +68,7 @@ def test_a_recorded_file_is_learnt_from_its_first_rows_and_alarms_inside_its_lab
 def test_a_process_that_is_killed_is_started_again_and_the_alarm_still_comes(tmp_path: Path) -> None:
     command = [*UP, "--json", "--port", str(free_port()), "--data-dir", str(tmp_path / "run")]
     process = subprocess.Popen(
-        [*command, "--speed", "36", "--duration", "40"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--speed", "36", "--duration", "26"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     killed, alarms, restarted = False, 0, False
