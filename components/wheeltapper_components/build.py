@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+from wheeltapper_models.component import artifact_uris, model_recipe, write_recipe
 
 from wheeltapper import __version__
 from wheeltapper.errors import SettingsError, WheeltapperError
-from wheeltapper_components.build_model import ModelSource, copy_model, model_recipe
+from wheeltapper_components.build_model import ModelSource, copy_model
 from wheeltapper_components.build_wheels import Device, archive, gather
 from wheeltapper_components.recipe_lint import VERSION, lint
 from wheeltapper_components.settings import convert_settings
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 # This folder's neighbours hold the components; above them lies the checkout.
 ROOM = Path(__file__).resolve().parents[1]
-BUCKET = "BUCKET_NAME"
 INFERENCE, DETECTOR, MODEL = "inference", "detector", "model"
 _FILES = ("main.py", "install.sh")
 _WHEELS = "wheels.zip"
@@ -89,19 +89,19 @@ def build(plan: Plan, out: Path) -> list[Built]:
     for name in names:
         if names.count(name) > 1:
             raise SettingsError(f"{name}: two models have this name; train one of them with another --name")
-    recipes = {part: _template(plan, part) for part in plan.parts}
-    known = {str(recipe["ComponentName"]) for part, recipe in recipes.items() if part != MODEL}
+    recipes = {part: _template(plan, part) for part in plan.parts if part != MODEL}
+    known = {str(recipe["ComponentName"]) for recipe in recipes.values()}
     if unknown := set(plan.configuration) - known:
         raise SettingsError(
             f"--config: {', '.join(sorted(unknown))}: not among those built: {', '.join(sorted(known))}"
         )
     built: list[Built] = []
     with tempfile.TemporaryDirectory() as scratch:
-        for part in (part for part in (INFERENCE, DETECTOR) if part in recipes):
+        for part, recipe in recipes.items():
             wheels = _wheels(plan, Path(scratch))
-            built.append(_process(plan, part, recipes[part], wheels, out))
-    if MODEL in recipes:
-        built += [_model(plan, source, recipes[MODEL], out) for source in plan.models]
+            built.append(_process(plan, part, recipe, wheels, out))
+    if MODEL in plan.parts:
+        built += [_model(plan, source, out) for source in plan.models]
     _check(built)
     return built
 
@@ -192,11 +192,12 @@ def _take_detectors(defaults: dict[str, Any], place: str, files: Iterable[Path],
         defaults["detectors"]["models"].append(f"{place}/{file.name}")
 
 
-def _model(plan: Plan, source: ModelSource, template: Recipe, out: Path) -> Built:
+def _model(plan: Plan, source: ModelSource, out: Path) -> Built:
     name, version = source.name(), source.component_version()
     artifacts = _emptied(out / "artifacts" / name / version)
-    copy_model(source, artifacts, plan.key)
-    return _write(model_recipe(template, name, version), name, version, artifacts, out)
+    files = copy_model(source, artifacts, plan.key)
+    path = write_recipe(model_recipe(name, version, artifact_uris(name, version, files)), out)
+    return _readable(Built(name, version, path, artifacts))
 
 
 def _emptied(folder: Path) -> Path:
@@ -210,16 +211,18 @@ def _emptied(folder: Path) -> Path:
 
 
 def _write(recipe: Recipe, name: str, version: str, artifacts: Path, out: Path) -> Built:
-    for file in artifacts.iterdir():
-        file.chmod(0o644)  # the nucleus's user reads them, whatever this one's umask
-    uris = [f"s3://{BUCKET}/{name}/{version}/{file.name}" for file in sorted(artifacts.iterdir())]
+    uris = artifact_uris(name, version, sorted(file.name for file in artifacts.iterdir()))
     permission = {"Read": "ALL", "Execute": "NONE"}
     listed = [{"Uri": uri, "Unarchive": "NONE", "Permission": permission} for uri in uris]
     manifests = [{**manifest, "Artifacts": listed} for manifest in recipe["Manifests"]]
-    path = out / "recipes" / f"{name}-{version}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**recipe, "Manifests": manifests}, indent=1, ensure_ascii=False) + "\n")
-    return Built(name, version, path, artifacts)
+    return _readable(Built(name, version, write_recipe({**recipe, "Manifests": manifests}, out), artifacts))
+
+
+def _readable(built: Built) -> Built:
+    """The nucleus's own user reads the artifacts, whatever the umask of the one who builds."""
+    for file in built.files():
+        file.chmod(0o644)
+    return built
 
 
 def _check(built: Sequence[Built]) -> None:

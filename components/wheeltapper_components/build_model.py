@@ -6,9 +6,10 @@ The gateway finds the new version's folder, verifies it and swaps; deploying it 
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from wheeltapper_models.card import CARD_FILE, MODEL_FILE, read_card
+from wheeltapper_models.component import COMPONENT_PREFIX
 from wheeltapper_models.manifest import MANIFEST_FILE, missing_files, read_manifest, verify_manifest, write_manifest
 
 from wheeltapper.errors import ModelError, SettingsError
@@ -16,8 +17,6 @@ from wheeltapper_components.recipe_lint import VERSION
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-PREFIX = "com.wheeltapper.Model."
 
 
 class ModelSource(NamedTuple):
@@ -58,7 +57,7 @@ class ModelSource(NamedTuple):
             raise SettingsError(
                 f"{self.folder / CARD_FILE}: the name {name!r} must be of the characters A-Z a-z 0-9 . _ -"
             )
-        return PREFIX + name
+        return COMPONENT_PREFIX + name
 
     def component_version(self) -> str:
         """
@@ -109,8 +108,3 @@ def copy_model(source: ModelSource, target: Path, key: "Ed25519PrivateKey | None
         card = read_card(source.folder / CARD_FILE)
         write_manifest(target, card.name, card.version, key)
     return sorted({*names, MANIFEST_FILE})
-
-
-def model_recipe(template: dict[str, Any], name: str, version: str) -> dict[str, Any]:
-    """The recipe of one model from that of every model."""
-    return {**template, "ComponentName": name, "ComponentVersion": version}

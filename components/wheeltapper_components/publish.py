@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from wheeltapper_models.component import BUCKET_PLACEHOLDER
 
 from wheeltapper.clock import Clock
 from wheeltapper.errors import SettingsError, UnavailableError, WheeltapperError
-from wheeltapper_components.build import BUCKET, Built
+from wheeltapper_components.build import Built
 from wheeltapper_components.recipe_lint import lint
 
 CONTENT_TAG = "wheeltapper-sha256"
@@ -315,5 +316,5 @@ def check_names(publication: Publication) -> None:
     names = {built.name for built in publication.built}
     if unknown := (set(publication.merge) | set(publication.reset)) - names:
         raise SettingsError(f"{', '.join(sorted(unknown))}: not among what is published: {', '.join(sorted(names))}")
-    if publication.bucket == BUCKET:
-        raise SettingsError(f"--bucket {BUCKET}: is the placeholder; name a bucket of yours")
+    if publication.bucket == BUCKET_PLACEHOLDER:
+        raise SettingsError(f"--bucket {BUCKET_PLACEHOLDER}: is the placeholder; name a bucket of yours")

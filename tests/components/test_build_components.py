@@ -12,6 +12,7 @@ from wheeltapper_components.build_model import ModelSource
 from wheeltapper_components.build_wheels import Device, archive, requirements_for
 from wheeltapper_components.recipe_lint import lint
 from wheeltapper_components.versions import load_version, versions_in
+from wheeltapper_models.component import model_recipe
 from wheeltapper_models.signing import create_key, public_path
 
 from tests.components.small_models import write_small_model
@@ -220,3 +221,10 @@ def test_the_gdk_finds_recipe_and_artifacts_where_it_looks(tmp_path: Path, monke
 
     assert [path.name for path in (folder / "greengrass-build" / "recipes").iterdir()] == ["recipe.json"]
     assert (folder / "greengrass-build" / "artifacts" / INFERENCE / "0.1.0" / "wheels.zip").exists()
+
+
+def test_the_recipe_of_models_that_is_shown_is_the_one_that_is_built() -> None:
+    shown = json.loads((build_module.ROOM / "model" / "recipe.json").read_text())
+    uris = [artifact["Uri"] for artifact in shown["Manifests"][0]["Artifacts"]]
+
+    assert model_recipe(shown["ComponentName"], shown["ComponentVersion"], uris) == shown
