@@ -92,11 +92,6 @@ def _plain(value: Any) -> Any:
     return values.UNDEFINED if isinstance(value, dict | list) else value
 
 
-def _matters(event: EventPlan, condition: Expression) -> bool:
-    """Whether it makes a difference that an event's condition is evaluated."""
-    return bool(event.actions) or checks_timers(condition)
-
-
 class _Compilation:
     """The functions of one plan and the names that they see; ``shown`` lets debuggers find the source."""
 
@@ -132,6 +127,8 @@ class _Compilation:
         for state in range(len(self.plan.states)):
             for index in range(len(self.plan.inputs)):
                 self._make_message(state, index)
+                if f"on{state}_{index}_pending" in self._names:
+                    self._make_pending(state, index)
             self._make_timer(state)
             for place in range(len(self.plan.states[state].transitions)):
                 self._make_transition(state, place)
@@ -160,6 +157,15 @@ class _Compilation:
 
         return first_time
 
+    def _stub_pending(self, state: int, index: int) -> Callable[..., Pass | None]:
+        def first_time(d: Detector, p: dict[str, Any], now: float, m: Message) -> Pass | None:
+            name = f"on{state}_{index}_pending"
+            self._names[name] = made = self._make_pending(state, index)
+            result: Pass | None = made(d, p, now, m)
+            return result
+
+        return first_time
+
     def _stub_timer(self, state: int) -> Callable[..., Pass | None]:
         def first_time(d: Detector, t: str, now: float) -> Pass | None:
             self.handlers[state][-1] = made = self._make_timer(state)
@@ -177,11 +183,27 @@ class _Compilation:
         return first_time
 
     def _make_message(self, state: int, index: int) -> Callable[..., Any]:
+        """The function for a message: where a state asks for expiries, the usual case that none is pending comes first."""
+        body = self._message_body(state, index, quiet=True)
+        if not body.is_sure:
+            body = self._message_body(state, index, quiet=False)
+        elif body.asks_for_expiries:
+            self._names[f"on{state}_{index}_pending"] = self._stub_pending(state, index)
+        return self._make(f"on{state}_{index}", "d, p, now, m", self._message_title(state, index), body.lines)
+
+    def _make_pending(self, state: int, index: int) -> Callable[..., Any]:
+        body = self._message_body(state, index, quiet=False)
+        title = self._message_title(state, index) + ", an expiry pending"
+        return self._make(f"on{state}_{index}_pending", "d, p, now, m", title, body.lines)
+
+    def _message_body(self, state: int, index: int, *, quiet: bool) -> "_Function":
         given = self.plan.inputs[index]
-        body = _Function(self, given.references, is_message=True, input_name=given.name)
-        body.run_state(state)
-        title = f"state {self.plan.states[state].name!a} on a message of {given.name!a}"
-        return self._make(f"on{state}_{index}", "d, p, now, m", title, body.lines)
+        body = _Function(self, given.references, is_message=True, input_name=given.name, quiet=quiet)
+        body.run_state(state, f"on{state}_{index}_pending")
+        return body
+
+    def _message_title(self, state: int, index: int) -> str:
+        return f"state {self.plan.states[state].name!a} on a message of {self.plan.inputs[index].name!a}"
 
     def _make_timer(self, state: int) -> Callable[..., Any]:
         body = _Function(self, (), is_message=False, input_name="")
@@ -209,12 +231,26 @@ class _Compilation:
 
 
 class _Function:
-    """The lines of one function."""
+    """
+    The lines of one function.
+
+    Args:
+        home: the names that it sees.
+        local: references that it takes from the payload.
+        is_message, input_name, quiet: as for ``Translator``.
+    """
 
     def __init__(
-        self, home: _Compilation, local: Iterable[Reference], *, is_message: bool | None, input_name: str
+        self,
+        home: _Compilation,
+        local: Iterable[Reference],
+        *,
+        is_message: bool | None,
+        input_name: str,
+        quiet: bool = False,
     ) -> None:
         self._home = home
+        self._quiet = quiet
         self._serial = home.plan.serial
         self._settings = home.settings
         self._translator = Translator(
@@ -224,15 +260,28 @@ class _Function:
             is_message=is_message,
             input_name=input_name,
             once=home.settings.timeout_once_per_check,
+            quiet=quiet,
             ask=lambda tree: f"ask({home.constant(tree, 'X')}, d, now, {self._trigger})",
         )
         self._own = tuple(local)
         # The message and the timer, of which the function has one, the other, or either.
         self._trigger = {True: "m, ''", False: "None, t", None: "m, t"}[is_message]
         self.lines: list[str] = []
+        # Places of events whose condition is false as long as nothing is pending.
+        self._never: set[int] = set()
 
-    def run_state(self, state: int) -> None:
-        """A whole pass through a state's onInput."""
+    @property
+    def is_sure(self) -> bool:
+        """Whether every timer that it may ask for is known."""
+        return not self._translator.checks
+
+    @property
+    def asks_for_expiries(self) -> bool:
+        """Whether it differs while an expiry is pending."""
+        return bool(self._translator.tested)
+
+    def run_state(self, state: int, pending: str = "") -> None:
+        """A whole pass through a state's onInput; ``pending`` is the function for pending expiries, where this is quiet."""
         plan = self._home.plan.states[state]
         hoisted = [] if self._serial else self._worth_hoisting([*plan.input, *plan.transitions])
         for reference in hoisted:
@@ -247,10 +296,13 @@ class _Function:
         self._finish(plan.transitions)
         # What the body needs beforehand is known only now.
         body, self.lines = self.lines, []
-        self._begin(hoisted)
+        self._begin(hoisted, pending)
         self.lines += body
 
-    def _begin(self, hoisted: Sequence[Reference]) -> None:
+    def _begin(self, hoisted: Sequence[Reference], pending: str) -> None:
+        if self._quiet and self._translator.tested:
+            tests = " or ".join(f"d.f{slot} > 2" for slot in self._translator.tested)
+            self._add(f"if {tests}:", f"    return {pending}(d, p, now, m)")
         self._add("d.updated = now", "out = None")
         if self._translator.checks:
             self._add(f"k = {self._translator.asks}")
@@ -322,15 +374,29 @@ class _Function:
         self._add(f"if type({slot}) is not float and type({slot}) is not int:", f"    n{slot} = NAN")
 
     def _conditions(self, events: Sequence[EventPlan]) -> None:
+        self._never.clear()
         for place, event in enumerate(events):
-            if event.condition is not None and _matters(event, event.condition):
-                self._add(f"c{place} = {self._translator.truth(event.condition)}  # {event.name!a}")
+            if event.condition is None:
+                continue
+            truth = self._truth_of(event, event.condition)
+            if truth == "False":
+                self._never.add(place)
+            else:
+                # As a choice, which Python compares more quickly for than for a value.
+                self._add(f"c{place} = True if {truth} else False  # {event.name!a}")
+
+    def _truth_of(self, event: EventPlan, condition: Expression) -> str:
+        """Python for an event's condition; "False" where nothing comes of it that anybody sees."""
+        if not event.actions and not checks_timers(condition):
+            return "False"
+        truth = self._translator.truth(condition)
+        return "False" if self._quiet and not event.actions else truth
 
     def _actions_if(self, events: Sequence[EventPlan]) -> None:
         for place, event in enumerate(events):
             if event.condition is None:
                 self._act(event, "")
-            elif event.actions:
+            elif event.actions and place not in self._never:
                 self._add(f"if c{place}:")
                 self._act(event, "    ")
 
@@ -346,9 +412,10 @@ class _Function:
             if event.condition is None:
                 self._act(event, "")
                 continue
-            if not _matters(event, event.condition):
+            truth = self._truth_of(event, event.condition)
+            if truth == "False":
                 continue
-            self._add(f"if {self._translator.truth(event.condition)}:  # {event.name!a}")
+            self._add(f"if {truth}:  # {event.name!a}")
             if event.actions:
                 self._act(event, "    ")
             else:
@@ -358,16 +425,20 @@ class _Function:
         """Find the first transition whose condition holds, and keep the values that it read."""
         if transitions:
             self._add("go = None")
+        word = "if"
         for place, event in enumerate(transitions):
             truth = "True" if event.condition is None else self._translator.truth(event.condition)
+            if truth == "False":
+                continue
             name = self._home.constant(event, "E")
             self._add(
-                f"{'elif' if place else 'if'} {truth}:  # {event.name!a}",
+                f"{word} {truth}:  # {event.name!a}",
                 "    if out is None:",
                 f"        out = begin(d, now, {self._trigger})",
                 f"    out.take({name})",
                 f"    go = go{state}_{place}",
             )
+            word = "elif"
 
     def _act(self, event: EventPlan, indent: str) -> None:
         start = len(self.lines)

@@ -151,13 +151,16 @@ class Shard:
             route = route.next
         return names
 
-    def put(self, message: Message, now: float, *, trace: bool = False) -> Sequence[Outcome]:
+    def put(self, message: Message, now: float, trace: bool = False) -> Sequence[Outcome]:
         """Run the timers due at or before ``now``, then give the message to every detector that it concerns."""
         outcomes: list[Outcome] | None = None
         if self._wake <= now:
             outcomes = self.advance(now, trace=trace)
+        try:
+            route: _Route | None = self._routes[message.input_name]
+        except KeyError:
+            return outcomes or ()
         payload = message.payload
-        route = self._routes.get(message.input_name)
         while route is not None:
             try:
                 # The usual message: its key is one member of it, and the detector exists.

@@ -22,6 +22,8 @@ from wheeltapper.detector.expression import (
 
 # Deeper trees are left to the interpreter: Python limits nesting, and nobody could read the line.
 MAX_INLINE_DEPTH = 25
+# Integers below are floats, too.
+_EXACT = 2**53
 
 ORDER = ("<", "<=", ">", ">=")
 BINARY_NAMES = {
@@ -67,12 +69,14 @@ class Translator:
         is_message: whether the function runs on a message (True), a timer (False) or either (None).
         input_name: of the message, where ``is_message``.
         once: ``timeout`` is true for its first check only.
+        quiet: whether no expiry is pending in any timer of ``tested``, so that ``timeout`` is false.
         ask: Python for a tree that is left to the interpreter.
 
     Attributes:
         checks: whether anything translated so far may have seen an expiry; the function then settles if ``k`` is true.
         asks: the same of a tree that was left to the interpreter, which does not tell.
         numbers: the local references of which ``n…`` is used.
+        tested: slots of the timers that ``timeout`` asked about.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Translator:
         is_message: bool | None,
         input_name: str,
         once: bool,
+        quiet: bool,
         ask: Ask,
     ) -> None:
         self._slots = slots
@@ -92,10 +97,12 @@ class Translator:
         self._is_message = is_message
         self._input_name = input_name
         self._once = once
+        self._quiet = quiet
         self._ask = ask
         self._temporaries = 0
         self.checks = self.asks = False
         self.numbers: set[Reference] = set()
+        self.tested: dict[str, None] = {}
 
     def truth(self, tree: Expression) -> str:
         """Python that is true where the expression's value is true, false for everything else."""
@@ -131,9 +138,9 @@ class Translator:
             case Unary("!", operand):
                 return f"{self._value(operand)} is False"
             case Binary("||", left, right):
-                return f"({self._truth(left)} or {self._truth(right)})"
-            case Binary("&&", left, right) if _is_boolean(left) or not checks_timers(right):
-                return f"({self._truth(left)} and {self._truth(right)})"
+                return self._any(self._truth(left), self._truth(right))
+            case Binary("&&", left, right) if self._quiet or _is_boolean(left) or not checks_timers(right):
+                return self._all(self._truth(left), self._truth(right))
             case Binary("&&", left, right):
                 # An undefined left side does not spare the right side its check of a timer.
                 first = self._temporary()
@@ -146,6 +153,15 @@ class Translator:
                 return self._value(tree)
         return f"{self._value(tree)} is True"
 
+    def _any(self, left: str, right: str) -> str:
+        if "False" in (left, right):
+            return f"({right if left == 'False' else left})"
+        return f"({left} or {right})"
+
+    def _all(self, left: str, right: str) -> str:
+        never = left == "False" or (self._quiet and right == "False")
+        return "False" if never else f"({left} and {right})"
+
     def _compare(self, operator: str, reference: Reference, constant: int | float | str | bool) -> str:
         """A reference against a constant: the case worth every nanosecond."""
         value, literal = self._reference(reference), ascii(constant)
@@ -153,6 +169,9 @@ class Translator:
         if operator in ORDER and is_number:
             if reference in self._local:
                 self.numbers.add(reference)
+                if reference.root != "variable" and isinstance(constant, int) and -_EXACT < constant < _EXACT:
+                    # What is measured is mostly Decimal, and Python is slow to compare that with an int.
+                    literal = ascii(float(constant))
                 return f"n{value} {operator} {literal}"
             first, second = ("int", "float") if isinstance(constant, int) else ("float", "int")
             return f"((type(x := {value}) is {first} or type(x) is {second}) and x {operator} {literal})"
@@ -206,8 +225,11 @@ class Translator:
         if not isinstance(name, str):
             return "U"
         if function == "timeout":
-            self.checks = True
             slot = self._timers[name]
+            self.tested[slot] = None
+            if self._quiet:
+                return "False"
+            self.checks = True
             return f"(d.f{slot} {'== 3' if self._once else '> 2'} and (k := see(d, {name!a})))"
         if function == "triggerType":
             wanted = {"message": True, "timer": False}.get(name.lower())
