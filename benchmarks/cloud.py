@@ -274,7 +274,7 @@ def drain_beside(site: Site, count: int, first: int, target: Any, *more: Any) ->
 def measure_drain(site: Site, count: int) -> dict[str, float]:
     """Messages a second: the broker alone, with clients that do nothing, with a peer, with the companion."""
     found = {"bare_broker_raw": drain_beside(site, count, 10**7, _raw_subscriber)}
-    for library in ("awscrt", "paho"):
+    for library in ("awscrt", "bulk", "paho"):
         found[f"bare_broker_{library}"] = drain_beside(site, count, 2 * 10**7, _library_subscriber, library)
     found["paho_transitions"] = drain_beside(site, count, 3 * 10**7, _peer_subscriber)
     site.start()
@@ -430,7 +430,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--messages", type=int, default=60_000)
     parser.add_argument("--detectors", type=int, default=100_000)
-    parser.add_argument("--client", choices=("awscrt", "paho"), default="paho", help="the companion's MQTT client")
+    parser.add_argument(
+        "--client", choices=("awscrt", "bulk", "paho"), default="bulk", help="the companion's MQTT client"
+    )
     parser.add_argument("--only", default="drain,latency,http,restart")
     options = parser.parse_args()
     if not SAMPLE.is_file():

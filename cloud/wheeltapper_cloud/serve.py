@@ -243,4 +243,4 @@ def _transport(settings: CloudSettings, clock: Clock) -> Transport | None:
     broker = BrokerSettings(url=settings.broker) if isinstance(settings.broker, str) else settings.broker
     broker.host_and_port()
     broker.check_files()
-    return PatientTransport(lambda: open_transport(broker, "wheeltapper-cloud"), clock)
+    return PatientTransport(lambda: open_transport(broker, "wheeltapper-cloud", "bulk"), clock)

@@ -1,4 +1,4 @@
-"""Both MQTT transports against a real broker: delivery, acknowledgement, reconnection."""
+"""All MQTT transports against a real broker: delivery, acknowledgement, reconnection."""
 
 import shutil
 import subprocess
@@ -65,7 +65,7 @@ def opened(port: int, client: str, client_id: str) -> Transport:
     return open_transport(settings, client_id)
 
 
-@pytest.fixture(params=["paho", "awscrt"])
+@pytest.fixture(params=["paho", "awscrt", "bulk"])
 def client(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name

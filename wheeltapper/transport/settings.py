@@ -9,19 +9,22 @@ import msgspec
 from wheeltapper.errors import SettingsError
 from wheeltapper.transport import Transport
 
+Client = Literal["", "paho", "awscrt", "bulk"]
+
 
 class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
     A broker's address and the credentials for it.
 
     ``url`` is ``mqtt://host[:1883]``, or ``mqtts://host[:8883]`` with ``ca`` and, where the broker asks for it, a client
-    ``certificate`` and ``key``. ``client = "awscrt"`` takes the AWS client (MQTT 5; AWS IoT Core, fast ingest) instead of
-    paho (MQTT 3.1.1). The password is read from a file so that it never stands in settings or on a command line.
+    ``certificate`` and ``key``. ``client`` is ``paho`` (MQTT 3.1.1), ``awscrt`` (the AWS client, MQTT 5) or ``bulk`` (MQTT
+    3.1.1, for those who hear much); where it is empty, the program chooses. The password is read from a file so that it
+    never stands in settings or on a command line.
     """
 
     url: str = "mqtt://127.0.0.1:1883"
     client_id: str = ""
-    client: Literal["paho", "awscrt"] = "paho"
+    client: Client = ""
     ca: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
@@ -99,12 +102,17 @@ def decode_path(wanted: type, value: object) -> object:
     raise ValueError(f"Expected `{wanted.__name__}`, got `{type(value).__name__}`")
 
 
-def open_transport(settings: BrokerSettings, client_id: str = "") -> Transport:
-    """A transport to the broker, not yet started; ``client_id`` serves where the settings name none."""
-    if settings.client == "awscrt":
-        from wheeltapper.transport.aws import AwsTransport
+def open_transport(settings: BrokerSettings, client_id: str = "", client: Client = "paho") -> Transport:
+    """A transport to the broker, not yet started; ``client_id`` and ``client`` serve where the settings name none."""
+    match settings.client or client:
+        case "awscrt":
+            from wheeltapper.transport.aws import AwsTransport
 
-        return AwsTransport(settings, client_id)
+            return AwsTransport(settings, client_id)
+        case "bulk":
+            from wheeltapper.transport.bulk import BulkTransport
+
+            return BulkTransport(settings, client_id)
     from wheeltapper.transport.mqtt import MqttTransport
 
     return MqttTransport(settings, client_id)
