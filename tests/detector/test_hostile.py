@@ -256,3 +256,16 @@ def test_reading_gives_back_what_was_written() -> None:
     body = detector_model(state("A", events=[event("e", "$input.In.v == 1")]))
 
     assert read_model(json.dumps(body).encode()).source == body
+
+
+@pytest.mark.parametrize("value", ["$variable.s + $variable.s", "'${$variable.s}${$variable.s}'"])
+def test_a_text_that_doubles_with_every_message_stops_growing(value: str) -> None:
+    shard = Shard()
+    first = event("first", "isUndefined($variable.s)", set_variable("s", "'" + "x" * 1000 + "'"))
+    shard.load(detector_model(state("A", events=[first, event("grow", "$input.In.v > 0", set_variable("s", value))])))
+
+    for second in range(40):
+        shard.put(message(v=1), float(second))
+
+    grown = shard.export("m", "k").variables["s"]
+    assert 1_000_000 < len(grown) < 10_000_000

@@ -12,6 +12,8 @@ from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 
 INTEGER_MIN, INTEGER_MAX = -(2**63), 2**63 - 1
+# A text that is longer when made is undefined: `$variable.s + $variable.s` doubles with every message.
+MAX_TEXT = 2**22
 
 
 class Undefined:
@@ -49,7 +51,7 @@ def _checked(value: int | float) -> Operand:
 def add(left: Operand, right: Operand) -> Operand:
     """Sum of two numbers, concatenation of two strings."""
     if type(left) is str and type(right) is str:
-        return left + right
+        return left + right if len(left) + len(right) <= MAX_TEXT else UNDEFINED
     if is_number(left) and is_number(right):
         try:
             return _checked(left + right)
@@ -231,9 +233,11 @@ def text_of(value: Operand) -> Operand:
 
 
 def join(parts: Sequence[Operand]) -> Operand:
-    """The text of a template's parts one after another; undefined if one of them has none."""
+    """The text of a template's parts one after another; undefined if one of them has none, or all are too long."""
     texts = [text_of(part) for part in parts]
-    return UNDEFINED if any(text is UNDEFINED for text in texts) else "".join(texts)
+    if any(text is UNDEFINED for text in texts) or sum(map(len, texts)) > MAX_TEXT:
+        return UNDEFINED
+    return "".join(texts)
 
 
 def convert(kind: Operand, value: Operand) -> Operand:
