@@ -44,7 +44,8 @@ class ModelName(msgspec.Struct, frozen=True):
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    What a model says of one reading; ``anomaly`` is 1 where ``score`` exceeds ``limit``.
+    What a model says of one reading; ``anomaly`` is 1 where ``score`` exceeds ``limit``, ``alert`` where so many anomalies
+    followed one another as the model wants for one (forests alone say so).
 
     A model without a limit, such as a forecaster, never says 1 and has ``limit`` None.
     """
@@ -60,6 +61,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     contributions: list[Contribution]
     model: ModelName
     attributes: dict[str, str] = {}
+    alert: int = 0
 
 
 class StateChange(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
-from wheeltapper_models.slot import Judged, SensorRow
+from wheeltapper_models.serving import Judged, SensorRow
 
 from wheeltapper.clock import Clock
 from wheeltapper.errors import MessageError, SettingsError, UnavailableError
@@ -24,6 +24,7 @@ from wheeltapper.outbox import Put
 from wheeltapper.topics import filter_of, topic_of
 from wheeltapper.transport import Delivery
 from wheeltapper_components.drift import DriftWatch, Scored
+from wheeltapper_components.forests import ForestFiles
 from wheeltapper_components.health import Pulse
 from wheeltapper_components.inbox import Arrival, Inbox
 from wheeltapper_components.links import Links
@@ -114,7 +115,9 @@ class Inference:
             self._report,
             kept=outbox.states("model/"),
             keep=lambda name, state: outbox.put((), states={name: state}),
+            learners=settings.forest.max_things,
         )
+        self._forests = ForestFiles(settings.data_dir / "forests", settings.forest.save_s, clock)
         self.drift = DriftWatch(settings, links, clock)
         self._threads: list[threading.Thread] = []
 
@@ -162,6 +165,9 @@ class Inference:
         for thread in self._threads:
             thread.join(5.0)
         self._threads = []
+        for seat in self.shelf.seats:
+            if seat.slot is not None:
+                self._forests.save_all(seat.slot)
         with contextlib.suppress(UnavailableError):  # closed before, or a full disk: the next swap is a cold start
             self.drift.close()
             self._links.first.outbox.put((), states=self._rows())
@@ -188,6 +194,7 @@ class Inference:
                 before = msgspec.msgpack.decode(rows[f"rows/{thing}"], type=list[KeptRow])
                 if before and before[-1].time_ms == kept.newest_ms:  # else a kill came after they were kept
                     seat.slot.recall(thing, [SensorRow(thing, row.values, row.time_ms) for row in before])
+            self._forests.restore(seat.slot, thing)
             if seat.slot.card.sha256 == kept.sha256:
                 seat.slot.restore(thing, kept.state)
             else:
@@ -232,8 +239,12 @@ class Inference:
                 log.exception("upkeep failed")
 
     def upkeep(self) -> int:
-        """Look for drift in what was scored; returns how many readings that was."""
-        return self.drift.work()
+        """Look for drift in what was scored, and keep what forests learnt; returns how many readings were looked at."""
+        looked_at = self.drift.work()
+        for seat in self.shelf.seats:
+            if seat.slot is not None:
+                self._forests.save_one(seat.slot)
+        return looked_at
 
     def _patience(self) -> float:
         due_ms = self._buffer.due_ms()

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import msgspec
-from wheeltapper_models.slot import Judged
+from wheeltapper_models.serving import Judged
 
 from wheeltapper.errors import MessageError
 from wheeltapper.messages import Contribution, ModelName, Prediction, Reading
@@ -36,8 +36,9 @@ def prediction_of(
         reading_id=reading_id,
         reading_time_ms=reading.time_ms,
         score=judged.score,
-        limit=card.limit,
+        limit=card.limit if judged.limit is None else judged.limit,
         anomaly=judged.anomaly,
+        alert=judged.alert,
         contributions=[Contribution(sensor, _short(share)) for share, sensor in shares],
         model=ModelName(card.name, card.version),
         attributes={name: value for name, value in reading.values.items() if isinstance(value, str)},

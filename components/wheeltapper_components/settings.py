@@ -70,7 +70,7 @@ class OutputSettings(Section, frozen=True):
         max_bytes: a prediction's size at the most; a nucleus lite refuses 4,900.
     """
 
-    fields: dict[str, Literal["score", "anomaly", "limit", "reading_id", "reading_time_ms"]] = {}
+    fields: dict[str, Literal["score", "anomaly", "alert", "limit", "reading_id", "reading_time_ms"]] = {}
     flat_attributes: bool = True
     passthrough: bool = False
     top: AtLeastOne = 16
@@ -86,12 +86,14 @@ class ModelSettings(Section, frozen=True):
         folder: the model's folder, or a folder of its versions, each in a folder named by the version; the highest serves.
         version: the only version that may serve; empty for any. Say it to go back to one whose successor is still there.
         rollout: ``swap`` puts a new version to work once it is verified, ``shadow`` first runs it beside the old one.
+        learn: a forest goes on learning, one for each thing; False serves its frozen form.
     """
 
     things: list[str]
     folder: Path
     version: str = ""
     rollout: Literal["swap", "shadow"] = "swap"
+    learn: bool = True
 
 
 class ShadowSettings(Section, frozen=True):
@@ -172,6 +174,19 @@ class DriftSettings(Section, frozen=True):
     max_things: AtLeastOne = 1_000
 
 
+class ForestSettings(Section, frozen=True):
+    """
+    Bounds of forests that go on learning.
+
+    Args:
+        max_things: things of a model that have a forest of their own; further ones are judged by the frozen form.
+        save_s: how often a forest is kept on disk; a kill costs it what it learnt since.
+    """
+
+    max_things: AtLeastOne = 100
+    save_s: Positive = 3600.0
+
+
 class DetectorSettings(Section, frozen=True):
     """
     Detector and alarm models judged on the gateway.
@@ -231,6 +246,7 @@ class GatewaySettings(Section, frozen=True):
     store: StoreSettings = StoreSettings()
     trigger: TriggerSettings = TriggerSettings()
     drift: DriftSettings = DriftSettings()
+    forest: ForestSettings = ForestSettings()
     greengrass: GreengrassSettings = GreengrassSettings()
     detectors: DetectorSettings = DetectorSettings()
     max_batch: AtLeastOne = 256

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from enum import Enum
 
-from wheeltapper_models.slot import Judged
+from wheeltapper_models.serving import Judged
 
 from wheeltapper_components.settings import ShadowSettings
 

@@ -13,8 +13,8 @@ from fnmatch import fnmatchcase
 from functools import partial
 
 import msgspec
-from wheeltapper_models.session import Session
-from wheeltapper_models.slot import Judged, SensorRow, Slot
+from wheeltapper_models.serving import Judged, SensorRow, Served
+from wheeltapper_models.slot import Slot
 
 from wheeltapper.clock import Clock
 from wheeltapper.errors import ModelError
@@ -57,6 +57,7 @@ class Seat:
         report: Report,
         memory: Memory,
         keep: Callable[[Memory], None],
+        learners: int,
     ) -> None:
         self.settings = settings
         self.slot: Slot | None = None
@@ -69,6 +70,7 @@ class Seat:
         self._refused: set[Version] = set()
         self._memory = memory
         self._keep = keep
+        self._learners = learners if settings.learn else 0
 
     @property
     def label(self) -> str:
@@ -88,7 +90,7 @@ class Seat:
             if version.fingerprint in self._memory.reverted or version in self._refused:
                 continue
             try:
-                self._take(version, load_version(version, self._watch.trusted_keys))
+                self._take(version, load_version(version, self._watch.trusted_keys, learners=self._learners))
             except ModelError as error:
                 self._refused.add(version)
                 self._refuse(str(error), f"model version {version.folder.name} refused")
@@ -103,7 +105,7 @@ class Seat:
             found.sort(key=lambda version: version.fingerprint != self._memory.serving)
         return found
 
-    def _take(self, version: Version, session: Session) -> None:
+    def _take(self, version: Version, session: Served) -> None:
         before, slot = self.label, self.slot
         card = session.card
         if slot is None:
@@ -178,6 +180,7 @@ class Shelf:
         report: told of every change (True) and refusal (False), on the thread that found it.
         kept: what ``keep`` was given before a restart, by name.
         keep: called with a name and bytes that a restart will need.
+        learners: machines of one model that may have a forest of their own.
     """
 
     def __init__(
@@ -189,6 +192,7 @@ class Shelf:
         *,
         kept: Mapping[str, bytes] | None = None,
         keep: Keep | None = None,
+        learners: int = 0,
     ) -> None:
         self._watch = watch
         self._of: dict[str, Seat | None] = {}
@@ -196,7 +200,8 @@ class Shelf:
         for place, settings in enumerate(models):
             name = f"model/{place}/{settings.folder.name}"
             remember = partial(_remember, keep, name)
-            self.seats.append(Seat(settings, watch, shadow, report, _recall((kept or {}).get(name)), remember))
+            memory = _recall((kept or {}).get(name))
+            self.seats.append(Seat(settings, watch, shadow, report, memory, remember, learners))
 
     def load(self) -> None:
         """

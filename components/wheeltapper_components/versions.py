@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wheeltapper_models.card import CARD_FILE, MODEL_FILE
+from wheeltapper_models.forest_learner import LearningForest
+from wheeltapper_models.forest_score import read_stream
+from wheeltapper_models.forest_watch import STREAM_FILE
 from wheeltapper_models.manifest import (
     MANIFEST_FILE,
     missing_files,
@@ -19,6 +22,7 @@ from wheeltapper_models.manifest import (
     trusted_keys,
     verify_manifest,
 )
+from wheeltapper_models.serving import Served
 from wheeltapper_models.session import Session
 
 from wheeltapper.errors import ModelError
@@ -41,12 +45,13 @@ def versions_in(folder: Path, only: str = "") -> list[Version]:
     return [version for version in map(_complete, folders) if version is not None]
 
 
-def load_version(version: Version, keys: Path | None = None) -> Session:
+def load_version(version: Version, keys: Path | None = None, *, learners: int = 0) -> Served:
     """
     Verify a version, from its signature to its self-test, and load it.
 
     Args:
         keys: a folder of public keys; when given, a manifest signed with one of them is required.
+        learners: machines that may have a forest of their own, where the model is one that goes on learning.
 
     Raises:
         ModelError: says what is wrong with which file.
@@ -66,7 +71,10 @@ def load_version(version: Version, keys: Path | None = None) -> Session:
             f"{folder / MANIFEST_FILE}: speaks of {manifest.name} {manifest.version}, "
             f"the card of {session.card.name} {session.card.version}"
         )
-    return session
+    stream = read_stream(session.card, folder) if learners else None
+    if stream is None or (manifest is not None and STREAM_FILE not in manifest.files):
+        return session
+    return LearningForest(session, stream, most=learners)
 
 
 def _subfolders(folder: Path) -> Iterator[Path]:

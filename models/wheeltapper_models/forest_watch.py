@@ -47,6 +47,16 @@ class _Head(msgspec.Struct, frozen=True):
     format: int = 1
 
 
+class _Moment(msgspec.Struct, array_like=True, frozen=True):
+    """What every row changes, besides the trees."""
+
+    seen: int
+    window: bytes
+    points: int
+    streak: int
+    numbers: tuple[float, float, float]
+
+
 class ForestWatch:
     """
     One machine's forest, the window before it and the cutoff behind it; not safe across threads.
@@ -91,8 +101,32 @@ class ForestWatch:
         self.shingle = Shingle(self.shingle.center, self.shingle.scale, self.shingle.length)
         self.cutoff.streak = 0
 
-    def to_bytes(self) -> bytes:
-        """The contents of ``stream.npz``."""
+    def moment(self) -> bytes:
+        """The window, the run of anomalies and the cutoff: a few hundred bytes that change with every row."""
+        cutoff = self.cutoff.state()
+        window = self.shingle.window.tobytes()
+        return msgspec.msgpack.encode(_Moment(self.shingle.seen, window, cutoff.points, cutoff.streak, cutoff.numbers))
+
+    def resume(self, moment: bytes) -> None:
+        """
+        Go on at a later moment than the trees were kept at: all but what they learnt in between is as it was.
+
+        Raises:
+            ModelError: this is no moment of such a forest; nothing has changed.
+        """
+        try:
+            known = msgspec.msgpack.decode(moment, type=_Moment)
+            window = np.frombuffer(known.window, dtype=np.float32).copy()
+        except (msgspec.DecodeError, ValueError) as error:
+            raise ModelError(f"forest: not a moment of one: {error}") from error
+        if window.size != self.shingle.window.size:
+            raise ModelError(f"forest: a moment of another one, with {window.size} values in its window")
+        self.shingle.window, self.shingle.seen = window, known.seen
+        history = list(self.cutoff.history)
+        self.cutoff.restore(CutoffState(known.points, known.streak, known.numbers, history))
+
+    def to_bytes(self, *, compress: bool = True) -> bytes:
+        """The contents of ``stream.npz``; uncompressed they are twice as long and written in a tenth of the time."""
         head = _Head(
             self.forest.settings,
             self.cutoff.settings,
@@ -106,7 +140,8 @@ class ForestWatch:
         arrays["head"] = np.frombuffer(msgspec.json.encode(head), dtype=np.uint8)
         arrays["window"] = self.shingle.window
         file = io.BytesIO()
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        save = np.savez_compressed if compress else np.savez
+        save(file, allow_pickle=False, **arrays)
         return file.getvalue()
 
     @classmethod

@@ -8,7 +8,8 @@ machines, each with its next row.
 """
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,9 @@ from numpy.typing import NDArray
 
 from wheeltapper.errors import ModelError
 from wheeltapper_models.card import CLOCK_INPUTS, HOUR, WEEKDAY, Card, model_paths, read_card
+from wheeltapper_models.forest_watch import ForestWatch
 from wheeltapper_models.header import read_header
+from wheeltapper_models.serving import Judged, SensorRow
 
 Floats = NDArray[np.float32]
 
@@ -37,13 +40,16 @@ class Scored(NamedTuple):
 
     ``score`` is the anomaly score, the forecast of the target's *next* value, or the probability of failure, by the
     model's kind; NaN where the model cannot speak yet. ``anomaly`` is 1 where an anomaly score or a probability exceeds
-    the limit. ``contributions`` sum to 1 in each row of a kind that explains itself, and are zeros otherwise.
+    the limit. ``contributions`` sum to 1 in each row of a kind that explains itself, and are zeros otherwise. ``limit`` and
+    ``alert`` are a forest's, whose limit follows its scores, and None for other kinds.
     """
 
     score: Floats  # (N,)
     anomaly: NDArray[np.int64]  # (N,)
     contributions: Floats  # (N, S)
     states: Floats  # (N, K), to be handed in with the machines' next rows
+    limit: Floats | None = None  # (N,)
+    alert: NDArray[np.int64] | None = None  # (N,)
 
 
 class Session:
@@ -147,7 +153,52 @@ class Session:
         shares = np.zeros(rows.shape, dtype=np.float32) if place is None else found[place]
         place = self._place.get("anomaly")
         anomaly = self._judge(score) if place is None else found[place]
-        return Scored(score, anomaly, shares, found[self._place[NEXT_STATES]] if self.card.state_size else states)
+        following = found[self._place[NEXT_STATES]] if self.card.state_size else states
+        limit, alert = (found[self._place[name]] if name in self._place else None for name in ("limit", "alert"))
+        return Scored(score, anomaly, shares, following, limit, alert)
+
+    def judge(self, rows: Sequence[SensorRow], states: dict[str, Any]) -> list[Judged]:
+        """Judge one row of each of some machines in one call, and move their states, machine → shape (K,)."""
+        start = self.start()[0]
+        values = np.stack([self.row(row.values, row.time_ms) for row in rows])
+        scored = self.step(values, np.stack([states.get(row.thing, start) for row in rows]))
+        for row, state in zip(rows, scored.states, strict=True):
+            states[row.thing] = state.copy()
+        return self._judged(scored)
+
+    def _judged(self, scored: Scored) -> list[Judged]:
+        scores, anomalies = scored.score.tolist(), scored.anomaly.tolist()
+        limits: list[float | None] = [None] * len(scores)
+        if scored.limit is not None:
+            limits = [limit if math.isfinite(limit) else None for limit in scored.limit.tolist()]
+        alerts = [0] * len(scores) if scored.alert is None else scored.alert.tolist()
+        return [
+            Judged(score, anomaly, dict(zip(self.sensors, shares, strict=True)), self.card, limit, alert)
+            for score, anomaly, shares, limit, alert in zip(
+                scores, anomalies, scored.contributions.tolist(), limits, alerts, strict=True
+            )
+        ]
+
+    def restart(self, thing: str, states: dict[str, Any]) -> None:
+        """Drop a machine's state: its next row is its first."""
+        states.pop(thing, None)
+
+    def pack(self, state: Any) -> bytes:
+        """A machine's state as bytes."""
+        packed: bytes = state.tobytes()
+        return packed
+
+    def unpack(self, thing: str, payload: bytes, states: dict[str, Any]) -> None:
+        """Go on where ``pack`` was called; ignored where the bytes are not of this model's size."""
+        if payload and len(payload) == 4 * self.card.state_size:
+            states[thing] = np.frombuffer(payload, dtype=np.float32).copy()
+
+    def learnt(self, state: Any) -> ForestWatch | None:
+        """None: this model stands still."""
+        return None
+
+    def relearn(self, thing: str, payload: bytes, states: dict[str, Any]) -> None:
+        """Nothing: this model stands still."""
 
     def outputs(self, rows: Floats, states: Floats) -> tuple[dict[str, NDArray[Any]], Floats]:
         """All outputs of one step by name, as the model gives them, and the next states."""

@@ -8,34 +8,19 @@ once, by one model. The new model is warmed with each machine's last rows: a cha
 
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from wheeltapper_models.card import Card
-from wheeltapper_models.session import Floats, Scored, Session
+from wheeltapper_models.forest_watch import ForestWatch
+from wheeltapper_models.serving import Judged, SensorRow, Served
+from wheeltapper_models.session import Session
+
+__all__ = ["Judged", "SensorRow", "Slot"]
 
 KEPT_ROWS = 64
 _BREATH_S = 0.002
-
-
-class SensorRow(NamedTuple):
-    """One machine's values at one time, by sensor."""
-
-    thing: str
-    values: Mapping[str, Any]
-    time_ms: int | None = None
-
-
-class Judged(NamedTuple):
-    """What became of one row, and which model judged it."""
-
-    score: float
-    anomaly: int
-    contributions: dict[str, float]
-    card: Card
 
 
 class Slot:
@@ -47,11 +32,11 @@ class Slot:
         kept_rows: how many of a machine's last rows are kept to warm the next model.
     """
 
-    def __init__(self, session: Session, *, kept_rows: int = KEPT_ROWS) -> None:
+    def __init__(self, session: Served, *, kept_rows: int = KEPT_ROWS) -> None:
         self._lock = threading.Lock()
         self._session = session
         self._kept_rows = kept_rows
-        self._states: dict[str, Floats] = {}
+        self._states: dict[str, Any] = {}
         self._last: dict[str, deque[SensorRow]] = {}
         self._counts: dict[str, int] = {}
 
@@ -61,7 +46,7 @@ class Slot:
         return self._session.card
 
     @property
-    def session(self) -> Session:
+    def session(self) -> Served:
         """The model in service."""
         return self._session
 
@@ -76,9 +61,8 @@ class Slot:
         with self._lock:
             for wave in _waves(rows):
                 batch = [rows[place] for place in wave]
-                scored = self._step(self._session, batch, self._states)
-                for line, place in enumerate(wave):
-                    found[place] = self._judged(scored, line)
+                for place, judged in zip(wave, self._session.judge(batch, self._states), strict=True):
+                    found[place] = judged
                     self._keep(rows[place])
         return [judged for judged in found if judged is not None]
 
@@ -94,7 +78,7 @@ class Slot:
         """
         return self.take(Session.load(path))  # outside the lock: rows are judged meanwhile
 
-    def take(self, session: Session) -> Card:
+    def take(self, session: Served) -> Card:
         """Put a loaded model in service, warmed with each machine's last rows, and return its card."""
         states, known = self._warmed(session)
         with self._lock:
@@ -102,7 +86,7 @@ class Slot:
             self._session, self._states = session, states
         return session.card
 
-    def beside(self, session: Session) -> "Slot":
+    def beside(self, session: Served) -> "Slot":
         """A slot of the same machines for a candidate, warmed, that can run beside this one."""
         states, known = self._warmed(session)
         with self._lock:
@@ -133,32 +117,52 @@ class Slot:
     def state(self, thing: str) -> tuple[Card, bytes]:
         """What the model in service remembers of a machine, to be kept until ``restore``; empty where it is nothing."""
         with self._lock:
-            return self._session.card, self._states[thing].tobytes() if thing in self._states else b""
+            return self._session.card, self._session.pack(self._states[thing]) if thing in self._states else b""
 
     def restore(self, thing: str, state: bytes) -> None:
-        """Go on where ``state`` was taken; ignored where it is not of this model's size."""
-        values = np.frombuffer(state, dtype=np.float32).copy()
-        if state and values.size == self._session.card.state_size:
-            with self._lock:
-                self._states[thing] = values
+        """Go on where ``state`` was taken; ignored where it is not this model's."""
+        with self._lock:
+            self._session.unpack(thing, state, self._states)
+
+    def learners(self) -> list[str]:
+        """The machines of which the model goes on learning more than a state holds."""
+        with self._lock:
+            return [thing for thing, state in self._states.items() if isinstance(state, ForestWatch)]
+
+    def learnt(self, thing: str) -> tuple[Card, ForestWatch] | None:
+        """A copy of what the model has learnt of a machine, to be kept until ``relearn``."""
+        with self._lock:
+            state = self._states.get(thing)
+            watch = None if state is None else self._session.learnt(state)
+            return None if watch is None else (self._session.card, watch)
+
+    def relearn(self, thing: str, payload: bytes) -> None:
+        """
+        Go on with what was learnt, before ``restore``.
+
+        Raises:
+            ModelError: it is not this model's.
+        """
+        with self._lock:
+            self._session.relearn(thing, payload, self._states)
 
     def forget(self, thing: str) -> None:
-        """Drop a machine's state: its next row is its first."""
+        """Begin a machine's window anew: its next row is its first."""
         with self._lock:
-            self._states.pop(thing, None)
+            self._session.restart(thing, self._states)
             if self._last.pop(thing, None) is not None:
                 self._counts[thing] += self._kept_rows + 1
 
-    def _warmed(self, session: Session) -> tuple[dict[str, Floats], dict[str, int]]:
+    def _warmed(self, session: Served) -> tuple[dict[str, Any], dict[str, int]]:
         """States after the rows kept now, worked out while rows go on being judged, and how far they reach."""
-        states: dict[str, Floats] = {}
+        states: dict[str, Any] = {}
         known: dict[str, int] = {}
         with self._lock:
             news = self._news(known, states)
         self._warm(session, news, states, pause_s=_BREATH_S)
         return states, known
 
-    def _news(self, known: dict[str, int], states: dict[str, Floats]) -> list[list[SensorRow]]:
+    def _news(self, known: dict[str, int], states: dict[str, Any]) -> list[list[SensorRow]]:
         """Each machine's rows since ``known``, which moves up; a machine with more news than kept rows starts cold."""
         news = []
         for thing, rows in self._last.items():
@@ -173,25 +177,13 @@ class Slot:
         return news
 
     def _warm(
-        self, session: Session, news: list[list[SensorRow]], states: dict[str, Floats], *, pause_s: float = 0.0
+        self, session: Served, news: list[list[SensorRow]], states: dict[str, Any], *, pause_s: float = 0.0
     ) -> None:
         """Feed rows that were judged before; a pause after each step leaves the interpreter to whoever judges."""
         for place in range(max(map(len, news), default=0)):
-            self._step(session, [rows[place] for rows in news if place < len(rows)], states)
+            session.judge([rows[place] for rows in news if place < len(rows)], states)
             if pause_s:
                 threading.Event().wait(pause_s)
-
-    def _step(self, session: Session, batch: list[SensorRow], states: dict[str, Floats]) -> Scored:
-        start = session.start()[0]
-        values = np.stack([session.row(row.values, row.time_ms) for row in batch])
-        scored = session.step(values, np.stack([states.get(row.thing, start) for row in batch]))
-        for line, row in enumerate(batch):
-            states[row.thing] = scored.states[line].copy()
-        return scored
-
-    def _judged(self, scored: Scored, line: int) -> Judged:
-        shares = dict(zip(self._session.sensors, scored.contributions[line].tolist(), strict=True))
-        return Judged(float(scored.score[line]), int(scored.anomaly[line]), shares, self._session.card)
 
     def _keep(self, row: SensorRow) -> None:
         if self._kept_rows:
