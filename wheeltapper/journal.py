@@ -25,8 +25,8 @@ CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WIT
 """
 
 _PAGE_BYTES = 4096
-_CHECKPOINT_AT_BYTES = 4 << 20
-_TRUNCATE_AT_BYTES = 64 << 20
+_PREALLOCATED_BYTES = 16 << 20
+_RESTART_AT_PAGES = (64 << 20) // _PAGE_BYTES
 _PRUNE_ROWS = 64
 
 
@@ -67,7 +67,9 @@ class Journal:
             self._writer.executescript(_SCHEMA)
             if max_page_count:
                 self._writer.execute(f"PRAGMA max_page_count={max_page_count}")
-            self.truncate()
+            self._synchronous = synchronous
+            self._written = False
+            self._empty_wal()
             self._keeper = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
             last = self._writer.execute("SELECT max(position) FROM journal").fetchone()[0]
             self.position: int = last if last is not None else int(self.meta("pruned") or 0)
@@ -81,18 +83,24 @@ class Journal:
         return self._writer
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self, *, soon: bool = False) -> Iterator[sqlite3.Connection]:
         """
         Everything written inside is durable when this ends, or nothing is.
+
+        Args:
+            soon: for what can be made again from the rows: it is durable with the next transaction that is not ``soon``.
 
         Raises:
             UnavailableError: the disk or the quota is full, or the disk fails; the file is as it was.
         """
         position = self.position
         try:
+            if soon:
+                self._writer.execute("PRAGMA synchronous=NORMAL")
             self._writer.execute("BEGIN IMMEDIATE")
             yield self._writer
             self._writer.execute("COMMIT")
+            self._written = True
         except BaseException as error:
             self.position = position
             with contextlib.suppress(sqlite3.Error):
@@ -102,6 +110,9 @@ class Journal:
                     f"journal {self.path.name}: cannot be written: {error}; free disk space"
                 ) from error
             raise
+        finally:
+            if soon:
+                self._writer.execute(f"PRAGMA synchronous={self._synchronous}")
 
     def append(self, now_ms: int, kind: str, entries: bytes) -> Row:
         """Add a row; only within a transaction."""
@@ -179,19 +190,35 @@ class Journal:
 
     def checkpoint(self) -> bool:
         """Move what is committed from the WAL into the file, beside the writer; True when the WAL has grown too long."""
+        if not self._written:
+            return False
+        self._written = False
         try:
-            if self._wal_bytes() < _CHECKPOINT_AT_BYTES:
-                return False
-            self._keeper.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            return self._wal_bytes() > _TRUNCATE_AT_BYTES
+            _busy, pages, _moved = self._keeper.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            return int(pages) > _RESTART_AT_PAGES
         except sqlite3.Error as error:
             log.warning("journal %s: checkpoint failed: %s", self.path.name, error)
             return False
 
-    def truncate(self) -> None:
-        """Empty the WAL; on the writer's thread."""
+    def restart(self) -> None:
+        """Have the WAL written from its beginning again; on the writer's thread, after a checkpoint."""
+        with contextlib.suppress(sqlite3.Error):
+            self._writer.execute("PRAGMA wal_checkpoint(RESTART)")
+
+    def _empty_wal(self) -> None:
+        """
+        Empty the WAL and write zeros where it will be: a flush of a file that does not grow takes half as long.
+
+        SQLite ends its reading of a WAL at the first frame without a valid checksum, so what lies behind is without effect.
+        """
         with contextlib.suppress(sqlite3.Error):
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        wal = self.path.with_name(self.path.name + "-wal")
+        with contextlib.suppress(OSError):  # a full disk: then it grows, as far as it can
+            if wal.stat().st_size == 0:
+                with wal.open("r+b") as file:
+                    file.write(bytes(_PREALLOCATED_BYTES))
+                    os.fsync(file.fileno())
 
     def close(self) -> None:
         """Release the file; harmless when repeated."""
@@ -199,12 +226,6 @@ class Journal:
             self._keeper.close()
             self._writer.close()
         self._unlock()
-
-    def _wal_bytes(self) -> int:
-        try:
-            return self.path.with_name(self.path.name + "-wal").stat().st_size
-        except OSError:
-            return 0
 
     def _unlock(self) -> None:
         if self._lock is not None:

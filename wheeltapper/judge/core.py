@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 _CHUNK = 250
 _DAY_MS = 86_400_000
 _SEQUENCE_BITS = 24
+# So many writes may wait in memory while rows are written; more go with the next row, or keep it out.
+_MOST_WAITING = 10_000
 
 
 class Batch(NamedTuple):
@@ -274,27 +276,30 @@ class Core:
     # --- journal -----------------------------------------------------------------------------------------------------
 
     def _append(self, now_ms: int, kind: str, entries: bytes, audit: Sequence[AuditRecord] = ()) -> Row:
-        """Write a row, and what waits beside it, in one transaction."""
+        """Write a row; what waits beside it goes along only when there is too much of it."""
+        overdue = self.ledger.waiting > _MOST_WAITING
         try:
             with self.journal.transaction() as connection:
                 row = self.journal.append(now_ms, kind, entries)
-                self.ledger.flush(connection)
+                if overdue:
+                    self.ledger.flush(connection)
                 write_audit(connection, audit)
         except UnavailableError:
             if self._make_room(now_ms):
                 return self._append(now_ms, kind, entries, audit)
             raise
-        self.ledger.committed()
+        if overdue:
+            self.ledger.committed()
         self.counters.last_commit_ms = now_ms
         self.counters.writable = True
         return row
 
     def flush(self) -> None:
-        """Write what waits beside the journal; when the disk is full it goes on waiting."""
+        """Write what waits beside the journal, of which a replay would make all again; a full disk keeps it waiting."""
         if not self.ledger.waiting:
             return
         try:
-            with self.journal.transaction() as connection:
+            with self.journal.transaction(soon=True) as connection:
                 self.ledger.flush(connection)
         except UnavailableError as error:
             self.counters.writable = False
@@ -349,7 +354,7 @@ class Core:
     def _save(self, limit: int | None) -> None:
         self.snapshots.note(self.shard.take_touched())
         try:
-            with self.journal.transaction() as connection:
+            with self.journal.transaction(soon=limit is not None) as connection:
                 self.ledger.flush(connection)
                 self.snapshots.write(self.shard, limit)
                 keep = self._settings

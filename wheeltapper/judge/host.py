@@ -46,9 +46,9 @@ DATABASE = "judge.db"
 
 _BATCH_MESSAGES = 20_000
 _IDLE_S = 1.0
-# What waits beside the journal goes with the next row; when none comes for so long, by itself.
+# So long may wait in memory what stands beside the journal: a crash then has it made again by the replay.
 _LINGER_S = 0.1
-_CHECKPOINT_S = 0.5
+_CHECKPOINT_S = 2.0
 _MEASURE_S = 2.0
 
 T = TypeVar("T")
@@ -94,7 +94,7 @@ class Judge:
         self._overgrown = False
         self._detectors = 0
         self._journal_bytes = 0
-        self._measured_at = float("-inf")
+        self._measured_at = self._flushed_at = float("-inf")
 
     def start(self, *, thread: bool = True) -> None:
         """
@@ -493,14 +493,16 @@ class Judge:
             self._stop.wait(0.1)
 
     def _upkeep(self, core: Core, now_ms: int, *, idle: bool) -> None:
-        if idle:
+        monotonic = self._clock.monotonic()
+        if core.ledger.waiting and (idle or monotonic - self._flushed_at >= _LINGER_S):
             core.flush()
+            self._flushed_at = monotonic
         core.maintain(now_ms)
-        if self._clock.monotonic() - self._measured_at >= _MEASURE_S:
+        if monotonic - self._measured_at >= _MEASURE_S:
             self._measure(core)
         if self._overgrown:
             self._overgrown = False
-            core.journal.truncate()
+            core.journal.restart()
 
     def _measure(self, core: Core) -> None:
         """What statistics tell and is too dear to be looked up at every scrape."""

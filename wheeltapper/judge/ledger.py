@@ -38,6 +38,17 @@ _ALARM_COLUMNS = (
     "id, sequence, model, key, state, severity, raised_ms, cleared_ms, body, acknowledged_ms, acknowledged_by, note"
 )
 
+_INSERT_ACTION = (
+    "INSERT INTO action (id, position, time_ms, model, key, type, target, body, status, attempts, settled_ms, detail)"
+    " VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET status=excluded.status, attempts=excluded.attempts,"
+    " settled_ms=excluded.settled_ms, detail=excluded.detail WHERE excluded.status <> 'pending'"
+)
+_PRUNE_NEWS = (
+    "DELETE FROM action WHERE id IN (SELECT id FROM action WHERE type = 'publish' AND position <= ?"
+    " AND status = 'delivered' ORDER BY position LIMIT ?)"
+)
+_PRUNE_ROWS = 100
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Action)
 
@@ -48,6 +59,9 @@ class Ledger:
     def __init__(self) -> None:
         self._writes: list[tuple[str, tuple[Any, ...]]] = []
         self._flushed = 0
+        self._fresh: dict[str, int] = {}
+        self._told_until = 0
+        self._pruning = False
         self._open: dict[str, int] = {}
 
     @staticmethod
@@ -58,14 +72,18 @@ class Ledger:
 
     @property
     def waiting(self) -> int:
-        """Writes that no transaction holds yet."""
-        return len(self._writes)
+        """Writes that no transaction holds yet; one where there is only something to forget."""
+        return len(self._writes) or int(self._pruning)
 
     def flush(self, connection: sqlite3.Connection) -> None:
-        """Write what is waiting; it is forgotten only by ``committed``."""
+        """Write what is waiting, and forget some of what is to be pruned; it is done with only by ``committed``."""
+        self._fresh.clear()
         for statement, arguments in self._writes:
             connection.execute(statement, arguments)
         self._flushed = len(self._writes)
+        if self._pruning:
+            limit = 2 * self._flushed + _PRUNE_ROWS
+            self._pruning = connection.execute(_PRUNE_NEWS, (self._told_until, limit)).rowcount == limit
 
     def committed(self) -> None:
         """Forget what the last flush wrote."""
@@ -85,12 +103,12 @@ class Ledger:
     def add_action(self, action: Action, position: int = 0) -> None:
         """Record an action that a row of the journal caused as pending, unless it is known."""
         self._open["pending"] = self._open.get("pending", 0) + 1
+        self._fresh[action.id] = len(self._writes)
         self._write(
-            "INSERT OR IGNORE INTO action (id, position, time_ms, model, key, type, target, body, status)"
-            " VALUES (?,?,?,?,?,?,?,?,'pending')",
+            _INSERT_ACTION,
             (
                 *(action.id, position, action.time_ms, action.model, action.key, action.type, action.target),
-                _encoder.encode(action),
+                *(_encoder.encode(action), "pending", 0, None, ""),
             ),
         )
 
@@ -98,10 +116,15 @@ class Ledger:
         """Record what became of a pending action."""
         self._open["pending"] = self._open.get("pending", 0) - 1
         self._open[status] = self._open.get(status, 0) + 1
-        self._write(
-            "UPDATE action SET status=?, attempts=?, settled_ms=?, detail=? WHERE id=?",
-            (status, attempts, at_ms, detail[:1000], action_id),
-        )
+        outcome = (status, attempts, at_ms, detail[:1000])
+        place = self._fresh.pop(action_id, None)
+        if place is None:
+            self._write(
+                "UPDATE action SET status=?, attempts=?, settled_ms=?, detail=? WHERE id=?", (*outcome, action_id)
+            )
+        else:
+            statement, arguments = self._writes[place]
+            self._writes[place] = (statement, (*arguments[: -len(outcome)], *outcome))
 
     def raise_alarm(self, record: AlarmRecord) -> None:
         """Record an alarm as open, unless it is known."""
@@ -148,7 +171,7 @@ class Ledger:
 
         Delivered news is forgotten as soon as no restart makes it again, which none does from positions up to ``base``.
         """
-        self._write("DELETE FROM action WHERE type = 'publish' AND position <= ? AND status = 'delivered'", (base,))
+        self._told_until, self._pruning = base, True
         self._write(
             "DELETE FROM action WHERE time_ms < ? AND status IN ('delivered', 'failed', 'undelivered')", (before_ms,)
         )
