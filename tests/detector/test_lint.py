@@ -231,6 +231,13 @@ def test_the_key_counts_as_read():
     [
         ([_state("a", to=(_to("x", "$input.I.t > 1", "b"),))], "structure", "non-existent state b"),
         ([_state("a", events=(_event("e", "$input.I.t >"),))], "expression-syntax", "Failed to parse expression"),
+        ([_state("a", events=(_event("e", "$input.I.t + 1"),))], "data-type", "not a valid condition expression"),
+        ([_state("a", events=(_event("e", "!5 || $input.I.t > 1"),))], "data-type", "for the operator [!]"),
+        (
+            [_state("a", events=(_event("e", "contains(5, 'a') || $input.I.t > 1"),))],
+            "data-type",
+            "for the function [contains]",
+        ),
         ([_state("a", events=(_event("e", "true"),))], "structure", "at least one Input in a condition"),
         (
             [_state("a", events=(_event("e", "$input.I.t > 1", {"setTimer": {"timerName": "t", "seconds": 9}}),))],
@@ -238,7 +245,7 @@ def test_the_key_counts_as_read():
             "at least 60 seconds",
         ),
         ([_state("a", events=(_event("e", "$input.I.t + 'x' > 1"),))], "data-type", "[Integer, String]"),
-        ([_state("a", events=(_event("e", "$input.I.t + 1"),))], "", ""),
+        ([_state("a", events=(_event("e", "$input.I.t"),))], "", ""),
         ([_state("a", events=(_event("e", "timeout('t') && $input.I.t > 1"),))], "referenced-data", "timer t is used"),
         ([_state("a", events=(_event("e", "$variable.v > $input.I.t"),))], "referenced-data", "variable v is used"),
         (
@@ -247,7 +254,20 @@ def test_the_key_counts_as_read():
             "Invalid action type present in action definition: teleport.",
         ),
     ],
-    ids=["target", "syntax", "input", "short", "types", "silent", "timer", "variable", "action"],
+    ids=[
+        "target",
+        "syntax",
+        "sum",
+        "negation",
+        "function",
+        "input",
+        "short",
+        "types",
+        "silent",
+        "timer",
+        "variable",
+        "action",
+    ],
 )
 def test_each_of_the_seven_analyses_speaks_in_aws_words(states: list[dict], type_: str, says: str):
     found = analyse(_model(states)["detectorModelDefinition"], {"I": ["t"]})

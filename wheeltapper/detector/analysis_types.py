@@ -28,6 +28,11 @@ _ORDER: tuple[Type, ...] = ("Integer", "Decimal", "String", "Boolean")
 _LOGIC = ("&&", "||")
 _COMPARISON = ("==", "!=", "<", "<=", ">", ">=")
 _BITS = ("&", "|", "^")
+_UNARY: dict[str, Types] = {"!": BOOLEAN, "~": INTEGER, "-": NUMBERS}
+_ARGUMENTS: dict[str, Types] = {
+    **dict.fromkeys(("startsWith", "endsWith", "contains", "timeout", "triggerType", "currentInput"), TEXT),
+    **dict.fromkeys(("bitor", "bitand", "bitxor", "bitnot"), INTEGER),
+}
 _SITEWISE: dict[str, Types] = {
     "propertyValue.value.stringValue": TEXT,
     "propertyValue.value.integerValue": INTEGER,
@@ -48,7 +53,7 @@ def findings(laid_out: Survey) -> Iterator[Finding]:
         if rule.condition is not None:
             yield from _operators(rule.condition, rule.path, variables)
             types = type_of(rule.condition, variables)
-            if types and "Boolean" not in types:
+            if (types and "Boolean" not in types) or _is_calculation(rule.condition):
                 yield _error(f"Expression {rule.text} is not a valid condition expression.", rule.path)
         for step in rule.steps:
             yield from _step(rule, step, variables)
@@ -130,6 +135,13 @@ def _binary_type(operator: str, left: Types, right: Types) -> Types:
     return DECIMAL if "Decimal" in numbers and numbers != left & right else numbers
 
 
+def _is_calculation(tree: ex.Expression) -> bool:
+    """Whether the value is a number or a text whatever the operands are."""
+    if isinstance(tree, ex.Unary):
+        return tree.operator != "!"
+    return isinstance(tree, ex.Binary) and tree.operator not in (*_LOGIC, *_COMPARISON)
+
+
 def _wanted(operator: str) -> Types:
     """What an operator takes, whatever stands on the other side; empty for comparisons."""
     if operator in _LOGIC:
@@ -142,8 +154,10 @@ def _wanted(operator: str) -> Types:
 
 
 def _operators(tree: ex.Expression, path: str, known: Known) -> Iterator[Finding]:
-    """Operators whose operands can never go together."""
+    """Operators whose operands can never go together, and functions that are given what they cannot take."""
     for node in ex.walk(tree):
+        if isinstance(node, ex.Unary | ex.Call):
+            yield from _operands(node, tree, path, known)
         if not isinstance(node, ex.Binary):
             continue
         left, right = type_of(node.left, known), type_of(node.right, known)
@@ -163,6 +177,20 @@ def _operators(tree: ex.Expression, path: str, known: Known) -> Iterator[Finding
                 f"compatible for the following expression: '{ex.show(tree)}'",
                 path,
             )
+
+
+def _operands(node: ex.Unary | ex.Call, tree: ex.Expression, path: str, known: Known) -> Iterator[Finding]:
+    if isinstance(node, ex.Unary):
+        what, wanted = f"operator [{node.operator}]", _UNARY[node.operator]
+    else:
+        what, wanted = f"function [{node.function}]", _ARGUMENTS.get(node.function, UNKNOWN)
+    held = [type_of(operand, known) for operand in ex.children(node)]
+    if wanted and any(types and not types & wanted for types in held):
+        yield _error(
+            f"The data types [{show(frozenset().union(*held))}] that you entered for the {what} aren't "
+            f"compatible for the following expression: '{ex.show(tree)}'",
+            path,
+        )
 
 
 def _meet(left: Types, right: Types) -> bool:
