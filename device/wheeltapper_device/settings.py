@@ -11,9 +11,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from wheeltapper import topics
-from wheeltapper.errors import SettingsError
-from wheeltapper.transport.settings import BrokerSettings, decode_path
+from wheeltapper import config, topics
+from wheeltapper.transport.settings import BrokerSettings
 
 ENVIRONMENT_PREFIX = "WHEELTAPPER_DEVICE__"
 
@@ -158,61 +157,8 @@ def load_settings(
     Raises:
         SettingsError: the file cannot be read, or a member is unknown or not valid; names it.
     """
-    values = _read(path) if path is not None else {}
-    where = str(path) if path is not None else "settings"
-    if path is not None:
-        _anchor_paths(values, path.absolute().parent)
-    for name, text in environment.items():
-        if name.startswith(ENVIRONMENT_PREFIX):
-            _set(values, tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")), text)
-    for place, value in overrides.items():
-        if value is not None:
-            _set(values, place, value)
-    try:
-        settings = msgspec.convert(values, DeviceSettings, strict=False, dec_hook=decode_path)
-    except msgspec.ValidationError as error:
-        raise SettingsError(f"{where}: {error}") from error
+    settings = config.load(
+        DeviceSettings, path, prefix=ENVIRONMENT_PREFIX, environment=environment, overrides=overrides
+    )
     topics.topic_of("{thing}", settings.thing)
     return settings
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = msgspec.toml.decode(path.read_bytes())
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
-    except msgspec.DecodeError as error:
-        raise SettingsError(f"{path}: not TOML: {error}") from error
-    if not isinstance(values, dict):
-        raise SettingsError(f"{path}: not a table of settings")
-    return values
-
-
-_PATHS = (
-    ("data_dir",),
-    ("replay", "file"),
-    ("trigger", "folder"),
-    ("broker", "ca"),
-    ("broker", "certificate"),
-    ("broker", "key"),
-    ("broker", "password_file"),
-)
-
-
-def _anchor_paths(values: dict[str, Any], base: Path) -> None:
-    for *sections, name in _PATHS:
-        table: Any = values
-        for section in sections:
-            table = table.get(section) if isinstance(table, dict) else None
-        if isinstance(table, dict) and isinstance(table.get(name), str):
-            table[name] = str(base / table[name])
-
-
-def _set(values: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
-    table = values
-    for section in place[:-1]:
-        inner = table.setdefault(section, {})
-        if not isinstance(inner, dict):
-            raise SettingsError(f"{'.'.join(place)}: {section} is not a table")
-        table = inner
-    table[place[-1]] = str(value) if isinstance(value, Path) else value
