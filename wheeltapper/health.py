@@ -33,22 +33,43 @@ def register(commands: Commands) -> None:
     )
 
 
-def write_health(data_dir: Path, payload: bytes) -> None:
-    """Leave a report, whole or not at all; on a full disk the last one grows old instead."""
-    fresh = data_dir / f"{FILE}.new"
+def write_health(data_dir: Path, payload: bytes, part: str = "") -> None:
+    """
+    Leave a report, whole or not at all; on a full disk the last one grows old instead.
+
+    Args:
+        payload: a ``messages.Health`` as JSON.
+        part: which part of the process speaks, where several do.
+    """
+    path = data_dir / (f"health-{part}.json" if part else FILE)
+    fresh = path.with_name(path.name + ".new")
     with contextlib.suppress(OSError):
         fresh.write_bytes(payload)
-        fresh.replace(data_dir / FILE)
+        fresh.replace(path)
+
+
+def forget_health(data_dir: Path) -> None:
+    """Drop the reports of a process that was here before."""
+    for path in _reports(data_dir):
+        path.unlink(missing_ok=True)
 
 
 def check_health(data_dir: Path, clock: Clock, max_age_s: float = _MAX_AGE_S) -> Health:
     """
-    What the process last said of itself.
+    What the process last said of itself; where several of its parts speak, the one that spoke longest ago.
 
     Raises:
-        UnavailableError: nothing, nothing lately, or that it is not well.
+        UnavailableError: nothing, nothing lately, or that a part of it is not well.
     """
-    path = data_dir / FILE
+    reports = [_read_well(path, clock, max_age_s) for path in _reports(data_dir) or [data_dir / FILE]]
+    return min(reports, key=lambda report: report.time_ms)
+
+
+def _reports(data_dir: Path) -> list[Path]:
+    return sorted([*data_dir.glob(FILE), *data_dir.glob("health-*.json")])
+
+
+def _read_well(path: Path, clock: Clock, max_age_s: float) -> Health:
     try:
         health = msgspec.json.decode(path.read_bytes(), type=Health)
     except (OSError, msgspec.DecodeError) as error:

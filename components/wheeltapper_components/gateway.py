@@ -12,6 +12,8 @@ import msgspec
 
 from wheeltapper.clock import Clock
 from wheeltapper.errors import SettingsError, WheeltapperError
+from wheeltapper.health import forget_health
+from wheeltapper.transport.patient import PatientTransport
 from wheeltapper.transport.settings import BrokerSettings, open_transport
 from wheeltapper_components.health import Pulse
 from wheeltapper_components.links import Link, Links
@@ -19,6 +21,8 @@ from wheeltapper_components.settings import GatewaySettings
 from wheeltapper_components.threads import hand_over_quickly
 
 log = logging.getLogger(__name__)
+
+_CONNECT_S = 3.0
 
 
 def broker_links(settings: GatewaySettings, process: str, clock: Clock) -> Links:
@@ -30,8 +34,10 @@ def broker_links(settings: GatewaySettings, process: str, clock: Clock) -> Links
 
 
 def _broker_link(name: str, settings: GatewaySettings, broker: BrokerSettings, process: str, clock: Clock) -> Link:
-    client_id = f"{broker.client_id or settings.thing}-{process}"
-    transport = open_transport(msgspec.structs.replace(broker, client_id=client_id))
+    broker.host_and_port()
+    broker.check_files()
+    named = msgspec.structs.replace(broker, client_id=f"{broker.client_id or settings.thing}-{process}")
+    transport = PatientTransport(lambda: open_transport(named), clock)
     return Link(name, transport, settings.data_dir / process, settings.store, clock, reads=name == "broker")
 
 
@@ -56,12 +62,15 @@ class Gateway:
         clock: for everything inside.
 
     Raises:
-        SettingsError: neither is configured.
+        SettingsError: neither is configured, or a broker's address or credentials cannot be.
     """
 
     def __init__(self, settings: GatewaySettings, clock: Clock) -> None:
         if not settings.models and not settings.detectors.models:
             raise SettingsError("gateway: there is nothing to do; name a model under [[models]] or in detectors.models")
+        self._data_dir = settings.data_dir
+        self._clock = clock
+        self._stopping = threading.Event()
         self._services: list[tuple[Service, Links]] = []
         try:
             for wanted, name, kind in (
@@ -77,20 +86,25 @@ class Gateway:
 
     def start(self) -> None:
         """
-        Load, connect, serve.
+        Load, connect, serve; a broker that is away is waited for while everything else goes on.
 
         Raises:
             ModelError: a model cannot be loaded.
             DefinitionError: a detector model is not valid.
-            UnavailableError: the broker is away.
         """
+        forget_health(self._data_dir)
         for service, links in self._services:
             service.open()
             links.start()
+        deadline = self._clock.monotonic() + _CONNECT_S
+        for service, links in self._services:
+            while not links.first.transport.connected and self._clock.monotonic() < deadline:
+                self._clock.wait(self._stopping, 0.02)
             service.start()
 
     def close(self) -> None:
         """Stop taking work, flush, disconnect; harmless when repeated."""
+        self._stopping.set()
         services, self._services = self._services, []
         for service, links in services:
             service.close()

@@ -42,16 +42,20 @@ class Pulse:
         self._clock = clock
         self._condition = condition
         self._due = clock.monotonic()
+        self._connected = False
 
     def beat_when_due(self) -> None:
-        """Say how things stand, if it is time."""
-        if self._clock.monotonic() >= self._due:
+        """Say how things stand, if it is time or the broker came or went."""
+        if self._clock.monotonic() >= self._due or self._connected != self._links.first.transport.connected:
             self.beat()
 
     def beat(self, status: Status | None = None) -> None:
         """Say how things stand now; the status follows from the condition where none is given."""
         self._due = self._clock.monotonic() + self._period_s
         well, detail = self._condition()
+        self._connected = self._links.first.transport.connected
+        if not self._connected:
+            well, detail = False, f"{self._links.first.name}: not connected; {detail}"
         self.tell(status if status is not None and well else ("ready" if well else "degraded"), detail)
 
     def tell(self, status: Status, detail: str) -> None:
@@ -65,4 +69,4 @@ class Pulse:
         )
         payload = encode(health)
         self._links.tell(self._topic, payload)
-        write_health(self._data_dir, payload)
+        write_health(self._data_dir, payload, self._process)

@@ -15,8 +15,9 @@ from wheeltapper_components.readings import OrderBuffer, SeenIds
 from wheeltapper_components.settings import GatewaySettings, GreengrassSettings, OutputSettings, load_settings
 
 from wheeltapper.clock import ManualClock
-from wheeltapper.errors import SettingsError
-from wheeltapper.messages import Contribution, ModelName, Prediction, Reading
+from wheeltapper.errors import SettingsError, UnavailableError
+from wheeltapper.health import check_health, forget_health, write_health
+from wheeltapper.messages import Contribution, Health, ModelName, Prediction, Reading, encode
 from wheeltapper.transport import Handler
 
 HOUR_S = 3_600.0
@@ -285,3 +286,25 @@ def test_relative_paths_in_settings_begin_at_their_file(tmp_path: Path) -> None:
     assert settings.data_dir == tmp_path / "data"
     assert settings.models[0].folder == tmp_path / "models" / "motor"
     assert settings.broker.ca == tmp_path / "ca.pem"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "well"),
+    [({"inference": "ready", "detectors": "ready"}, True), ({"inference": "ready", "detectors": "degraded"}, False)],
+)
+def test_the_health_of_two_services_in_one_process_is_the_worse(
+    tmp_path: Path, statuses: dict[str, str], well: bool
+) -> None:
+    clock = ManualClock(1_000_000)
+    for process, status in statuses.items():
+        word = Health(thing="gateway", time_ms=clock.time_ms(), process=process, status=status)  # type: ignore[arg-type]
+        write_health(tmp_path, encode(word), process)
+
+    if well:
+        assert check_health(tmp_path, clock).status == "ready"
+    else:
+        with pytest.raises(UnavailableError, match="detectors gateway: degraded"):
+            check_health(tmp_path, clock)
+    forget_health(tmp_path)
+    with pytest.raises(UnavailableError, match="says nothing"):
+        check_health(tmp_path, clock)

@@ -13,6 +13,8 @@ from typing import Any
 
 from tests.components.detector_models import hot_motor
 from tests.components.small_models import write_small_model
+from tests.loopback import free_port, wait_for_port
+from wheeltapper.cli import main
 from wheeltapper.messages import Reading, encode
 from wheeltapper.transport import Delivery
 from wheeltapper.transport.settings import BrokerSettings, open_transport
@@ -52,8 +54,9 @@ class Ear:
         self.transport.publish(topic, payload)
 
 
-def start_gateway(settings: Path) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-m", "wheeltapper.cli", "gateway", "run", "--config", str(settings)])
+def start_gateway(settings: Path, **options: Any) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "wheeltapper.cli", "gateway", "run", "--config", str(settings)]
+    return subprocess.Popen(command, **options)
 
 
 def write_settings(folder: Path, port: int, more: str = "") -> Path:
@@ -115,8 +118,45 @@ def test_detectors_in_the_same_process_raise_the_alarm(mosquitto: int, tmp_path:
     assert alarm["contributions"][0]["sensor"] == "TT01"
 
 
-def test_an_unreachable_broker_ends_the_process_with_one_line(tmp_path: Path) -> None:
+def test_a_gateway_starts_without_its_broker_and_serves_once_it_is_there(mosquitto_path: str, tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / "hot.json").write_text(json.dumps(hot_motor()))
+    settings = write_settings(tmp_path, port, '[detectors]\nmodels = ["hot.json"]\n')
+    gateway = start_gateway(settings, stderr=subprocess.PIPE)
+    said: list[str] = []
+    assert gateway.stderr is not None
+    for line in gateway.stderr:
+        said.append(line.decode())
+        if "cannot be reached" in said[-1]:
+            break
+    assert gateway.poll() is None
+
+    broker = subprocess.Popen([mosquitto_path, "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for_port(port)
+    ear = Ear(port)
+    both = {"inference", "detectors"}
+    ready = ear.wait_for(
+        lambda: {word["process"] for word in ear.on("wt/gateway/health") if word["status"] == "ready"} == both
+    )
+    for number in (0, 1):
+        ear.say("wt/motor-1/reading", reading(number))
+    scored = ear.wait_for(lambda: bool(ear.on("wt/motor-1/prediction")))
+    healthy = main(["health", str(tmp_path / "data")])
+    gateway.terminate()
+    rest = gateway.stderr.read().decode()
+    ear.transport.close()
+    broker.terminate()
+    broker.wait(10)
+
+    assert ready and scored
+    assert healthy == 0
+    assert gateway.wait(15) == 0
+    assert "Traceback" not in "".join(said) + rest
+
+
+def test_credentials_that_cannot_be_read_end_the_process_with_one_line(tmp_path: Path) -> None:
     settings = write_settings(tmp_path, 1)
+    settings.write_text(settings.read_text().replace("[broker]", '[broker]\nca = "nowhere.pem"'))
 
     ended = subprocess.run(
         [sys.executable, "-m", "wheeltapper.cli", "gateway", "run", "--config", str(settings)],
@@ -126,6 +166,6 @@ def test_an_unreachable_broker_ends_the_process_with_one_line(tmp_path: Path) ->
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
     )
 
-    assert ended.returncode == 1
-    assert "cannot be reached" in ended.stderr
+    assert ended.returncode == 2
+    assert "nowhere.pem" in ended.stderr
     assert "Traceback" not in ended.stderr
