@@ -152,11 +152,34 @@ def _read_parquet(path: Path, input_name: str, time_column: str, wanted: Collect
         names = [name for name in schema.names if name == time_column or wanted is None or name.split(".")[0] in wanted]
         done, total = 0, file.metadata.num_rows
         reader = _ColumnReader(path, input_name, time_column)
-        for batch in file.iter_batches(batch_size=ROWS, columns=names):
+        for batch in _gathered(file.iter_batches(batch_size=ROWS, columns=names)):
             done += batch.num_rows
             yield Chunk(done, total, batch=reader.read(batch))
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a Parquet file that can be read: {error}") from error
+
+
+def _gathered(batches: Iterator[Any]) -> Iterator[Any]:
+    """The same rows in as few batches as may be: where texts are read as codes, pyarrow begins anew at every row group."""
+    held: list[Any] = []
+    rows = 0
+    for batch in batches:
+        if held and rows + batch.num_rows > ROWS:
+            yield _joined(held)
+            held, rows = [], 0
+        held.append(batch)
+        rows += batch.num_rows
+    if held:
+        yield _joined(held)
+
+
+def _joined(batches: list[Any]) -> Any:
+    import pyarrow as pa
+
+    if len(batches) == 1:
+        return batches[0]
+    whole: list[Any] = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks().to_batches()
+    return whole[0] if whole else batches[0]
 
 
 def _read_csv(
@@ -239,7 +262,8 @@ class _ColumnReader:
         if array.null_count:
             raise DataError(f"{self._path}: row {self._rows + 1 + _first_null(array)} has no {self._time_column!r}")
         if pa.types.is_timestamp(array.type):
-            return pc.cast(pc.cast(array, pa.timestamp("ms"), safe=False), pa.int64()).to_numpy(zero_copy_only=False)
+            stamps = array if array.type.unit == "ms" else pc.cast(array, pa.timestamp("ms"), safe=False)
+            return stamps.view(pa.int64()).to_numpy(zero_copy_only=False)
         if pa.types.is_date(array.type):
             return pc.cast(pc.cast(array, pa.timestamp("ms")), pa.int64()).to_numpy(zero_copy_only=False)
         if pa.types.is_dictionary(array.type):
@@ -359,7 +383,8 @@ def _number_column(array: Any) -> "Column":
         return Column("boolean", array.fill_null(False).to_numpy(zero_copy_only=False).astype(bool), _missing(array))
     if pa.types.is_integer(array.type) and array.type != pa.uint64():
         return Column("integer", array.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64), _missing(array))
-    data = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    decimals = array if array.type == pa.float64() else array.cast(pa.float64(), safe=False)
+    data = decimals.to_numpy(zero_copy_only=False)
     absent = ~np.isfinite(data)
     return Column("decimal", np.where(absent, 0.0, data) if absent.any() else data, absent if absent.any() else None)
 

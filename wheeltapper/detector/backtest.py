@@ -230,14 +230,17 @@ class Runner:
         if run is not None:
             self.note(detector.key, run)
 
-    def run_timers(self, detector: Detector, now: float) -> None:
-        """Run what is due at or before ``now``, each at its own time."""
+    def run_timers(self, detector: Detector, now: float) -> bool:
+        """Run what is due at or before ``now``, each at its own time; whether anything was."""
+        any_ended = False
         while ended := [(due, name) for name, due in self.running(detector) if due <= now]:
+            any_ended = True
             due, name = min(ended)
             run = detector.on[-1](detector, name, due)
             detector.updated = due
             if run is not None:
                 self.note(detector.key, run)
+        return any_ended
 
     def running(self, detector: Detector) -> list[tuple[str, float]]:
         """The running timers with the times at which they end."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from wheeltapper.detector.action import Message
 from wheeltapper.detector.backtest import Runner
-from wheeltapper.detector.backtest_outlook import Outlook, Soft, Watch
+from wheeltapper.detector.backtest_outlook import Conditions, Outlook, Soft, Watch
 from wheeltapper.detector.backtest_segments import Rows, Segments
 from wheeltapper.detector.columns import Batch, Column, Mask, Residual, UnsupportedError, holds, payload_of
 from wheeltapper.detector.instance import Detector
@@ -98,7 +98,7 @@ class _Sweep:
         self._segments = Segments(runner, batch, index)
         self._batch = self._segments.batch
         self._times = self._segments.times
-        self._hard: dict[tuple[Residual, ...], _Hard] = {}
+        self._hard: dict[Conditions, _Hard] = {}
         self._soft: dict[tuple[Soft, ...], dict[str, _Restarts]] = {}
         self._cells = [(path, column.cells()) for path, column in sorted(self._batch.columns.items())]
         self._slots = self._simple_slots()
@@ -159,10 +159,9 @@ class _Sweep:
         """
         runner = self._runner
         now = self._times[row] / 1000
-        if any(due <= now for _, due in runner.running(detector)):
-            if row > first:
-                self._arrive(detector, row - 1)
-            runner.run_timers(detector, now)
+        if row > first:
+            self._arrive(detector, row - 1)
+        if runner.run_timers(detector, now):
             runner.passes += 1
             if look_again:
                 return True
@@ -210,9 +209,9 @@ class _Sweep:
         """The first row at or after a time."""
         return bisect_left(self._times, math.ceil(due * 1000), row, end)
 
-    def _next_hard(self, conditions: tuple[Residual, ...], row: int, end: int) -> int:
+    def _next_hard(self, conditions: Conditions, row: int, end: int) -> int:
         """The first row before ``end`` at which a condition holds: piece by piece, or all rows once if often asked."""
-        if not conditions:
+        if not conditions.residuals:
             return end
         found = self._hard.get(conditions)
         if found is None:
@@ -220,10 +219,10 @@ class _Sweep:
         piece = _PIECE
         while found.rows is None and row < end:
             if found.searched > len(self._batch) // _WORTH_ALL:
-                found.rows = np.flatnonzero(self._any(conditions, self._batch)).tolist()
+                found.rows = np.flatnonzero(self._any(conditions.residuals, self._batch)).tolist()
                 break
             until = min(row + piece, end)
-            mask = self._any(conditions, _piece(self._batch, row, until))
+            mask = self._any(conditions.residuals, _piece(self._batch, row, until))
             found.searched += until - row
             first = int(mask.argmax())
             if mask[first]:

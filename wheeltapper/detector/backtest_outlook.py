@@ -53,10 +53,16 @@ class Soft(NamedTuple):
     duration_s: int
 
 
+class Conditions(msgspec.Struct, eq=False):
+    """Conditions of which any may hold; equal only to itself, so that it is quickly found again."""
+
+    residuals: tuple[Residual, ...]
+
+
 class Outlook(NamedTuple):
     """What can happen next to a detector: rows that need the engine, rows that only restart timers."""
 
-    hard: tuple[Residual, ...]
+    hard: Conditions
     soft: tuple[Soft, ...]
 
 
@@ -72,6 +78,7 @@ class Watch:
         self.events = plan.input
         self.transitions = plan.transitions
         self.known: dict[Any, Outlook | None] = {}
+        self._conditions: dict[tuple[Residual, ...], Conditions] = {}
         detector_class = engine.detector_class
         name = self._input_name = engine.plan.inputs[index].name
         self._settings = engine.settings
@@ -110,6 +117,7 @@ class Watch:
         except KeyError:
             if len(self.known) >= _MAX_CACHED:
                 self.known.clear()
+                self._conditions.clear()
             found = self.known[key] = self._look(detector)
             return found
 
@@ -138,7 +146,8 @@ class Watch:
         kept = tuple(dict.fromkeys(soft))
         if len({(each.timer, each.duration_s) for each in kept}) != len({each.timer for each in kept}):
             return None  # one timer restarted with two durations: the order of events decides
-        return Outlook(tuple(dict.fromkeys(hard)), kept)
+        residuals = tuple(dict.fromkeys(hard))
+        return Outlook(self._conditions.setdefault(residuals, Conditions(residuals)), kept)
 
     def _residual(self, event: EventPlan, detector: Detector) -> Residual:
         """The event's condition with all but the columns filled in."""

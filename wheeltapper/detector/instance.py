@@ -55,6 +55,7 @@ class Detector:
     variable_slots: dict[str, str]
     input_slots: dict[Any, str]
     timer_slots: dict[str, str]
+    status_slots: tuple[str, ...]
     blank: tuple[tuple[str, Any], ...]
 
     key: str
@@ -115,8 +116,11 @@ class Detector:
             self._extra().timers[name] = [due, duration_s, status]
 
     def mark_timer(self, name: str, status: int) -> None:
-        due, duration_s, _ = self.timer(name)
-        self.set_timer(name, due, duration_s, status)
+        slot = self.timer_slots.get(name)
+        if slot is not None:
+            setattr(self, "f" + slot, status)
+        else:
+            self._extra().timers.setdefault(name, [0.0, 0, status])[2] = status
 
     def clear_timer(self, name: str) -> None:
         if self.timer(name)[2] != UNSET:
@@ -152,9 +156,12 @@ class Detector:
 
     def settle(self) -> None:
         """Consume the expiries that the pass has seen."""
-        for name in self.timer_names():
-            if self.timer(name)[2] == SEEN:
-                self.mark_timer(name, EXPIRED)
+        for slot in self.status_slots:
+            if getattr(self, slot) == SEEN:
+                setattr(self, slot, EXPIRED)
+        for timer in () if self.more is None else self.more.timers.values():
+            if timer[2] == SEEN:
+                timer[2] = EXPIRED
 
     def export(self) -> DetectorState:
         plan = self.plan
@@ -215,6 +222,7 @@ def detector_class(plan: Plan) -> type[Detector]:
         "variable_slots": variable_slots,
         "input_slots": input_slots,
         "timer_slots": timer_slots,
+        "status_slots": statuses,
         "blank": tuple(blank),
     }
     return type("Detector", (base,), members)
