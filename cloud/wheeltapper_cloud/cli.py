@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,19 +90,13 @@ def _add_data_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    import msgspec
-
     from wheeltapper.logs import set_up
     from wheeltapper_cloud.serve import serve
-    from wheeltapper_cloud.settings import CloudSettings, default_data_dir, load
+    from wheeltapper_cloud.settings import default_data_dir, load
 
     set_up(options.log_level)
-    settings = load(options.config) if options.config is not None else CloudSettings()
-    given = {name: value for name in ("host", "port") if (value := getattr(options, name)) is not None}
-    settings = msgspec.structs.replace(settings, server=msgspec.structs.replace(settings.server, **given))
-    if options.broker is not None:
-        settings = msgspec.structs.replace(settings, broker=options.broker)
-    serve(settings, options.data_dir or default_data_dir())
+    given = {("server", "host"): options.host, ("server", "port"): options.port, ("broker",): options.broker}
+    serve(load(options.config, os.environ, given), options.data_dir or default_data_dir())
     return 0
 
 

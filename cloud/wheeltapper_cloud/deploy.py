@@ -42,10 +42,10 @@ class Deployer:
         bodies: dict[Kind, list[tuple[str, dict[str, Any]]]] = {"input": [], "detectorModel": [], "alarmModel": []}
         bodies["input"] += [("cloud.toml", _input_body(one)) for one in settings.inputs]
         for file in settings.models:
-            found = _read(Path(file))
-            bodies["input"] += [(file, body) for body in found.inputs]
-            bodies["detectorModel"] += [(file, body) for body in found.detector_models]
-            bodies["alarmModel"] += [(file, body) for body in found.alarm_models]
+            found = _read(file)
+            bodies["input"] += [(str(file), body) for body in found.inputs]
+            bodies["detectorModel"] += [(str(file), body) for body in found.detector_models]
+            bodies["alarmModel"] += [(str(file), body) for body in found.alarm_models]
         for kind, name_member, title in _KINDS:
             for source, body in bodies[kind]:
                 try:

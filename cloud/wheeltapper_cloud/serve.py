@@ -194,8 +194,8 @@ def http_server(companion: Companion, settings: CloudSettings) -> uvicorn.Server
             backlog=_BACKLOG,
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_SHUTDOWN_S,
-            ssl_certfile=settings.server.certificate or None,
-            ssl_keyfile=settings.server.private_key or None,
+            ssl_certfile=settings.server.certificate,
+            ssl_keyfile=settings.server.private_key,
         )
     )
 
@@ -217,9 +217,9 @@ def _run(companion: Companion, settings: CloudSettings, listener: socket.socket)
 
 def _check_tls(settings: CloudSettings) -> None:
     certificate, key = settings.server.certificate, settings.server.private_key
-    if bool(certificate) != bool(key):
+    if (certificate is None) != (key is None):
         raise SettingsError("server: certificate and private_key go together; give both or neither")
-    if not certificate:
+    if certificate is None:
         return
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)

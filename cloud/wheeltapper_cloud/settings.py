@@ -1,20 +1,24 @@
 """
 ``cloud.toml``: what the cloud companion serves, deploys, listens to and does.
 
+``WHEELTAPPER_CLOUD__SERVER__PORT=8601`` in the environment overrides ``port`` in ``[server]``, and so with every member.
 Every section may be missing. A field that does not exist is refused by its name, so that a misspelling cannot pass.
 """
 
 import os
-import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from wheeltapper.errors import SettingsError
+from wheeltapper import config
 from wheeltapper.judge import JudgeSettings
-from wheeltapper.transport.settings import BrokerSettings, decode_path
+from wheeltapper.transport.settings import BrokerSettings
 from wheeltapper_cloud.actions_settings import ActionSettings
 from wheeltapper_cloud.rules import RuleSettings
+
+ENVIRONMENT_PREFIX = "WHEELTAPPER_CLOUD__"
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,8 +37,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     region: str = "us-east-1"
     body_limit: int = 6 * 1024 * 1024
     timeout_s: float = 30.0
-    certificate: str = ""
-    private_key: str = ""
+    certificate: Path | None = None
+    private_key: Path | None = None
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,7 +92,7 @@ class CloudSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     limits: LimitSettings = LimitSettings()
     judge: JudgeSettings = JudgeSettings()
     inputs: list[InputSettings] = []
-    models: list[str] = []
+    models: list[Path] = []
     migrate: bool = False
     rules: list[RuleSettings] = []
     actions: ActionSettings = ActionSettings()
@@ -100,29 +104,15 @@ def default_data_dir() -> Path:
     return Path(home) / "wheeltapper" / "cloud"
 
 
-def load(path: Path) -> CloudSettings:
+def load(
+    path: Path | None,
+    environment: Mapping[str, str] | None = None,
+    overrides: Mapping[tuple[str, ...], Any] | None = None,
+) -> CloudSettings:
     """
-    Read the settings of one file.
+    The settings of a file, then of the environment, then of the command line; see ``wheeltapper.config.load``.
 
     Raises:
         SettingsError: the file cannot be read, is not TOML, or a field is unknown or of the wrong type.
     """
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not TOML: {error}") from error
-    try:
-        settings = msgspec.convert(found, CloudSettings, dec_hook=decode_path)
-    except msgspec.ValidationError as error:
-        raise SettingsError(f"{path}: {error}") from error
-    models = [str(path.parent / model) for model in settings.models]
-    broker = settings.broker if isinstance(settings.broker, str) else settings.broker.relative_to(path.parent)
-    tls = {
-        name: str(path.parent / file)
-        for name in ("certificate", "private_key")
-        if (file := getattr(settings.server, name))
-    }
-    server = msgspec.structs.replace(settings.server, **tls)
-    return msgspec.structs.replace(settings, models=models, broker=broker, server=server)
+    return config.load(CloudSettings, path, prefix=ENVIRONMENT_PREFIX, environment=environment, overrides=overrides)

@@ -413,7 +413,7 @@ def test_a_full_disk_answers_503_and_loses_nothing_accepted(tmp_path):
 def test_what_the_settings_want_is_deployed_once_and_updated_when_it_changes(tmp_path):
     file = tmp_path / "model.json"
     file.write_text(json.dumps({"detectorModelName": "m", "key": "id", "detectorModelDefinition": definition()}))
-    settings = CloudSettings(inputs=[InputSettings(name="In", attributes=["v", "id"])], models=[str(file)])
+    settings = CloudSettings(inputs=[InputSettings(name="In", attributes=["v", "id"])], models=[file])
     versions = []
     for change in (False, False, True):
         if change:
