@@ -210,6 +210,18 @@ def test_timers_that_nobody_tests_or_sets_are_named():
     assert {"timer-never-tested", "timer-never-set"} <= _rules(lint(body))
 
 
+@pytest.mark.parametrize(("seconds", "left"), [(60, False), (180, True)])
+def test_a_timer_is_not_left_running_by_one_that_outlasts_it(seconds: int, left: bool):
+    both = ({"setTimer": {"timerName": "a", "seconds": seconds}}, {"setTimer": {"timerName": "b", "seconds": 120}})
+    body = _model([
+        _state("wait", enter=(_event("set", "true", *both),), events=(_event("half", "timeout('a')", _set("x", "1")),),
+               to=(_to("over", "timeout('b') && $input.I.t > 0", "done"),)),
+        _state("done", to=(_to("again", "currentInput('I')", "wait"),)),
+    ])  # fmt: skip
+
+    assert ("timer-left-running" in _rules(lint(body))) is left
+
+
 def test_undeclared_and_unread_attributes_are_named():
     body = _model([_state("a", events=(_event("e", "$input.I.temp > 1"),))])
 

@@ -334,7 +334,10 @@ def _left_running(laid_out: Survey, reach: Reach) -> Iterator[Finding]:
         leaving = [
             rule
             for rule in laid_out.rules
-            if (rule.path, timer) in reach.leaving and rule.state in testers and rule.next_state not in testers
+            if (rule.path, timer) in reach.leaving
+            and rule.state in testers
+            and rule.next_state not in testers
+            and not any(_outlasts(laid_out, longer, timer) for longer in _awaited(rule.condition))
         ]
         if not leaving:
             continue
@@ -349,3 +352,33 @@ def _left_running(laid_out: Survey, reach: Reach) -> Iterator[Finding]:
             "its expiry there runs a pass on the last message, and counts as expired at the next test unless it is set "
             "anew before",
         )
+
+
+def _awaited(condition: ex.Expression | None) -> set[str]:
+    """The timers that must have expired for a condition to hold."""
+    match condition:
+        case ex.Binary("&&", left, right):
+            return _awaited(left) | _awaited(right)
+        case ex.Call("timeout", (ex.Literal(str(name)),)):
+            return {name}
+    return set()
+
+
+def _outlasts(laid_out: Survey, longer: str, shorter: str) -> bool:
+    """Whether one timer, once expired, proves that another has: they are set together only, for a fixed time each."""
+    for rule in laid_out.rules:
+        seconds: dict[str, list[object]] = {longer: [], shorter: []}
+        for step in rule.steps:
+            name = step.name("timerName")
+            if name in seconds and step.kind == "resetTimer":
+                return False
+            if name in seconds and step.kind == "setTimer":
+                seconds[name].append(step.body.get("seconds"))
+        match seconds[longer], seconds[shorter]:
+            case [], []:
+                pass
+            case [int() as long], [int() as short] if long > short:
+                pass
+            case _:
+                return False
+    return True
