@@ -104,6 +104,20 @@ def test_ctrl_c_ends_everything_cleanly(tmp_path: Path) -> None:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
+def test_a_reader_that_goes_away_ends_the_run_quietly(tmp_path: Path) -> None:
+    command = [*UP, "--json", "--port", str(free_port()), "--data-dir", str(tmp_path / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+
+    told = process.stderr.read()
+
+    assert process.wait(60) == 0
+    assert "Traceback" not in told and "Exception" not in told
+    process.stderr.close()
+
+
 def test_a_taken_port_is_one_line_with_the_remedy(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -193,7 +193,11 @@ class House:
 
     def _tell_event(self, event: Event) -> None:
         with self._lock:
-            self._show(event)
+            try:
+                self._show(event)
+            except BrokenPipeError:  # whoever read our output has gone: end as if told to
+                self._stop.set()
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run_of(options: argparse.Namespace) -> Run:
