@@ -151,7 +151,7 @@ def _read_parquet(path: Path, input_name: str, time_column: str, wanted: Collect
         _check_column(path, time_column, schema.names)
         names = [name for name in schema.names if name == time_column or wanted is None or name.split(".")[0] in wanted]
         done, total = 0, file.metadata.num_rows
-        reader = _ColumnReader(path, input_name, time_column)
+        reader = _ColumnReader(path, input_name, time_column, wanted)
         for batch in _gathered(file.iter_batches(batch_size=ROWS, columns=names)):
             done += batch.num_rows
             yield Chunk(done, total, batch=reader.read(batch))
@@ -210,7 +210,7 @@ def _read_csv(
                 parse_options=pc.ParseOptions(delimiter=delimiter_of(head)),
                 convert_options=options,
             )
-            columns = _ColumnReader(path, input_name, time_column, texts)
+            columns = _ColumnReader(path, input_name, time_column, wanted, texts)
             for batch in reader:
                 yield Chunk(_tell(stream, total), total, batch=columns.read(batch))
         except (pa.ArrowException, OSError) as error:
@@ -232,10 +232,19 @@ def _check_column(path: Path, name: str, names: Collection[str]) -> None:
 class _ColumnReader:
     """Record batches of one file to batches of messages."""
 
-    def __init__(self, path: Path, input_name: str, time_column: str, texts: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        input_name: str,
+        time_column: str,
+        wanted: Collection[str] | None,
+        texts: Collection[str] | None = None,
+    ) -> None:
         self._path = path
         self._input_name = input_name
         self._time_column = time_column
+        # The time is an attribute, too, but making one of it takes longer than all the rest.
+        self._time_is_wanted = wanted is None or time_column.split(".")[0] in wanted
         self._texts = texts
         self._ms_per = 0.0
         self._rows = 0
@@ -248,6 +257,8 @@ class _ColumnReader:
         for name, array in zip(batch.schema.names, batch.columns, strict=True):
             if name == self._time_column:
                 times = self._times(array)
+                if not self._time_is_wanted:
+                    continue
             for path, leaf in _leaves((*name.split("."),), array):
                 columns[path] = self._column(leaf, ".".join(path))
         self._rows += batch.num_rows

@@ -18,10 +18,7 @@ from wheeltapper.detector.expression import (
     Reference,
     Template,
     Unary,
-    references,
     show,
-    show_reference,
-    walk,
 )
 from wheeltapper.detector.instance import PENDING, SEEN, UNSET, Detector
 from wheeltapper.detector.parameters import evaluate_external
@@ -318,11 +315,11 @@ def _act(run: Pass, events: Sequence[EventPlan]) -> None:
 
 def values_of(event: EventPlan, run: Pass) -> dict[str, Any]:
     """Every reference of a condition and every timeout that it may have asked for, with its value now."""
-    if event.condition is None:
-        return {}
-    values = {show_reference(ref): run.reference(ref) for ref in references(event.condition)}
-    for node in walk(event.condition):
-        match node:
-            case Call("timeout", (Literal(str(name)),)):
-                values[show(node)] = run.detector.timer(name)[2] in (PENDING, SEEN)
-    return {text: None if value is UNDEFINED else value for text, value in values.items()}
+    values: dict[str, Any] = {}
+    for text, what in event.reads:
+        if isinstance(what, str):
+            values[text] = run.detector.timer(what)[2] in (PENDING, SEEN)
+        else:
+            value = run.reference(what)
+            values[text] = None if value is UNDEFINED else value
+    return values

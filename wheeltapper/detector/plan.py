@@ -22,6 +22,7 @@ from wheeltapper.detector.expression import (
     parse,
     parse_or_none,
     references,
+    show,
     show_reference,
     walk,
 )
@@ -114,7 +115,8 @@ class EventPlan(Struct, frozen=True):
     """
     An event or, with ``next_state`` (else -1), a transition.
 
-    ``condition`` is None where it is always true; ``text`` is how it was written.
+    ``condition`` is None where it is always true; ``text`` is how it was written; ``reads`` are the references in it and
+    the timers that it may ask for, each with its text.
     """
 
     path: str
@@ -123,6 +125,7 @@ class EventPlan(Struct, frozen=True):
     text: str
     actions: tuple[ActionPlan, ...]
     next_state: int = -1
+    reads: tuple[tuple[str, Reference | str], ...] = ()
 
 
 class StatePlan(Struct, frozen=True):
@@ -400,7 +403,16 @@ def _plan_event(event: Event | TransitionEvent, path: str, places: Mapping[str, 
         text=text or "true",
         actions=tuple(_plan_action(action, f"{path}.actions[{n}]") for n, action in enumerate(event.actions)),
         next_state=next_state,
+        reads=() if condition is None else tuple(_reads(condition)),
     )
+
+
+def _reads(condition: Expression) -> Iterator[tuple[str, Reference | str]]:
+    yield from ((show_reference(reference), reference) for reference in references(condition))
+    for node in walk(condition):
+        match node:
+            case Call("timeout", (Literal(str(name)),)):
+                yield show(node), name
 
 
 def _plan_action(action: ActionDefinition, path: str) -> ActionPlan:
