@@ -42,7 +42,12 @@ def register(commands: Commands) -> None:
     parser.add_argument("model", metavar="MODEL", help="a model's folder, or NAME or NAME:VERSION of a registered one")
     parser.add_argument("--to", metavar="s3://BUCKET/PREFIX", help="upload to PREFIX/NAME/VERSION/")
     parser.add_argument(
-        "--component", type=Path, metavar="DIR", help="write recipes/ and artifacts/ of the model's component"
+        "--component",
+        type=Path,
+        nargs="?",
+        const=Path("dist/greengrass"),
+        metavar="DIR",
+        help="write recipes/ and artifacts/ of the model's component (DIR by default: dist/greengrass)",
     )
     parser.add_argument("--tar", type=Path, metavar="FILE", help="write a model.tar.gz as SageMaker takes it")
     parser.add_argument("--promote", action="store_true", help="make it the live version as well")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from wheeltapper_models.card import CARD_FILE, MODEL_FILE, Card, encode_card, read_card, sha256_of
+from wheeltapper_models.component import VERSION, completed, version_rank
 from wheeltapper_models.manifest import (
     MANIFEST_FILE,
     key_id,
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 DATABASE = "registry.db"
-_NUMBER = r"(?:0|[1-9]\d{0,5})"
-_VERSION = re.compile(rf"({_NUMBER})\.({_NUMBER})\.({_NUMBER})(?:-([0-9A-Za-z.-]+))?")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS versions (
@@ -144,7 +143,7 @@ class Registry:
             if same is not None and version in ("", same.version):
                 return same
             chosen = version or _next_version(card.version, known)
-            if not _VERSION.fullmatch(chosen):
+            if not VERSION.fullmatch(chosen):
                 raise SettingsError(f"--model-version {chosen}: must be MAJOR.MINOR.PATCH, such as 1.0.0")
             if chosen in known:
                 raise SettingsError(f"{card.name} {chosen}: is registered with other contents; choose another version")
@@ -189,7 +188,7 @@ class Registry:
         if not found:
             known = ", ".join(self.names()) or "none yet; register one with: wheeltapper model registry add FOLDER"
             raise SettingsError(f"{name}: is not registered; known models: {known}")
-        return sorted(found, key=lambda one: _rank(one.version))
+        return sorted(found, key=lambda one: version_rank(one.version))
 
     def find(self, name: str, version: str = "") -> Version:
         """
@@ -351,17 +350,10 @@ def _content_of(source: Path, card: Card, files: list[str]) -> str:
 
 
 def _next_version(wanted: str, known: dict[str, Version]) -> str:
-    if re.fullmatch(r"\d{1,6}(\.\d{1,6})?", wanted):
-        wanted += ".0" * (2 - wanted.count("."))
-    if _VERSION.fullmatch(wanted) and wanted not in known:
+    wanted = completed(wanted)
+    if VERSION.fullmatch(wanted) and wanted not in known:
         return wanted
     if not known:
         return "1.0.0"
-    numbers, _ = _rank(max(known, key=_rank))
+    numbers, _ = version_rank(max(known, key=version_rank))
     return f"{numbers[0]}.{numbers[1]}.{numbers[2] + 1}"
-
-
-def _rank(version: str) -> tuple[list[int], str]:
-    """By numbers, 1.10.0 above 1.9.0; a pre-release below its release."""
-    found = _VERSION.fullmatch(version)
-    return ([int(found.group(place)) for place in (1, 2, 3)], found.group(4) or "~") if found else ([0, 0, 0], "")

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from wheeltapper_models.card import CARD_FILE, MODEL_FILE, read_card
-from wheeltapper_models.component import COMPONENT_PREFIX
+from wheeltapper_models.component import COMPONENT_PREFIX, VERSION, completed
 from wheeltapper_models.manifest import MANIFEST_FILE, missing_files, read_manifest, verify_manifest, write_manifest
 
 from wheeltapper.errors import ModelError, SettingsError
-from wheeltapper_components.recipe_lint import VERSION
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -66,9 +65,7 @@ class ModelSource(NamedTuple):
         Raises:
             SettingsError: it is no version of a component, such as a hash.
         """
-        version = self.version or read_card(self.folder / CARD_FILE).version
-        if re.fullmatch(r"\d{1,6}(\.\d{1,6})?", version):
-            version += ".0" * (2 - version.count("."))
+        version = completed(self.version or read_card(self.folder / CARD_FILE).version)
         if not VERSION.fullmatch(version):
             raise SettingsError(
                 f"{self.folder}: its version {version!r} is no MAJOR.MINOR.PATCH; give one with --model-version 1.0.0"

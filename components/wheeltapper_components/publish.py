@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from wheeltapper_models.component import BUCKET_PLACEHOLDER
+from wheeltapper_models.component import BUCKET_PLACEHOLDER, version_rank
 
 from wheeltapper.clock import Clock
 from wheeltapper.errors import SettingsError, UnavailableError, WheeltapperError
@@ -72,7 +72,7 @@ class Publication(msgspec.Struct, frozen=True, kw_only=True):
 
 def built_in(folder: Path) -> list[Built]:
     """
-    What ``component build`` has left in a folder.
+    What ``component build`` and ``model export`` have left in a folder: of each component the highest version.
 
     Raises:
         SettingsError: there is nothing, or a recipe would not hold.
@@ -88,9 +88,8 @@ def built_in(folder: Path) -> list[Built]:
     for finding in lint(paths):
         if finding.severity == "error":
             raise SettingsError(f"{finding.file}: {finding.where}: {finding.message}")
-    if len({one.name for one in built}) < len(built):
-        raise SettingsError(f"{folder}: holds two versions of a component; build into an empty folder")
-    return built
+    newest = {one.name: one for one in sorted(built, key=lambda one: version_rank(one.version))}
+    return [newest[name] for name in sorted(newest)]
 
 
 class Publisher:

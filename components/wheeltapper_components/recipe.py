@@ -108,7 +108,7 @@ class Findings:
         return None
 
     def _add(self, severity: Severity, rule: str, where: str, message: str, nucleus: Target) -> None:
-        if "both" in (nucleus, self._target) or nucleus == self._target:
+        if self._target != "classic" or nucleus == "both":  # what only classic offers is fine there
             self.found.append(
                 Finding(file=self._file, where=where, rule=rule, severity=severity, nucleus=nucleus, message=message)
             )

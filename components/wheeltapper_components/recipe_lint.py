@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from wheeltapper_models.component import VERSION
 
 from wheeltapper_components.recipe import Finding, Findings, Recipe, Target, below, leaves, read_recipe, type_name
 from wheeltapper_components.recipe_access import check_access
@@ -40,8 +41,6 @@ _TOP = {
     "Lifecycle": False,
 }
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_NUMBER = r"(?:0|[1-9]\d{0,5})"
-VERSION = re.compile(rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:-[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?(?:\+[0-9A-Za-z.-]+)?")
 _PARTIAL = r"v?(?:\d+|[xX*])(?:\.(?:\d+|[xX*])){0,2}(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?"
 _REQUIREMENT = re.compile(rf"\s*(?:(?:[<>]=?|[=~^])?\s*{_PARTIAL}\s*(?:\|\||-\s|,)?\s*)+")
 _TOKENS = "aws.greengrass.TokenExchangeService"

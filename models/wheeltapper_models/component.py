@@ -6,6 +6,7 @@ nucleus lite refuses a lifecycle without a phase, and never finishes one that on
 """
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,29 @@ from typing import Any
 COMPONENT_PREFIX = "com.wheeltapper.Model."
 # Stands for the bucket until the component is published; a local deployment needs none.
 BUCKET_PLACEHOLDER = "BUCKET_NAME"
+_NUMBER = r"(0|[1-9]\d{0,5})"
+VERSION = re.compile(rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:-([0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*))?(?:\+[0-9A-Za-z.-]+)?")
+
+
+def completed(version: str) -> str:
+    """
+    A version as components have them, where it is one but for its length; else as it was.
+
+    >>> completed("2"), completed("2.1"), completed("a1b2c3")
+    ('2.0.0', '2.1.0', 'a1b2c3')
+    """
+    return version + ".0" * (2 - version.count(".")) if re.fullmatch(r"\d{1,6}(\.\d{1,6})?", version) else version
+
+
+def version_rank(version: str) -> tuple[list[int], str]:
+    """
+    What versions are sorted by: 1.10.0 above 1.9.0, a pre-release below its release, what is no version below all.
+
+    >>> sorted(["1.10.0", "1.9.0", "1.10.0-rc.1"], key=version_rank)
+    ['1.9.0', '1.10.0-rc.1', '1.10.0']
+    """
+    found = VERSION.fullmatch(version)
+    return ([int(found.group(place)) for place in (1, 2, 3)], found.group(4) or "~") if found else ([], "")
 
 
 def model_recipe(component: str, version: str, uris: Sequence[str]) -> dict[str, Any]:

@@ -213,6 +213,14 @@ def test_a_deployment_rolls_back_merges_and_resets_access_control(out: Path) -> 
     assert request["clientToken"] != deployment_request(publication, GROUP + "2", {})["clientToken"]
 
 
+def test_of_two_versions_the_higher_one_is_published(out: Path, tmp_path: Path) -> None:
+    for version in ("1.9.0", "1.10.0"):
+        model = write_small_model(tmp_path / version, version)
+        build(Plan(device=Device(("3.11",), "x86_64"), models=[ModelSource(model)], parts=("model",)), out)
+
+    assert [one.version for one in built_in(out) if one.name == MODEL] == ["1.10.0"]
+
+
 def test_published_recipes_point_into_the_bucket_and_still_hold(out: Path) -> None:
     publication = Publication(built=built_in(out), bucket="artifacts", prefix="a/b/")
 

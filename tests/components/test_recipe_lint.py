@@ -214,6 +214,9 @@ def test_what_works_in_one_place_only_is_a_warning(tmp_path: Path, recipe: Recip
     found = findings(tmp_path, recipe)
 
     assert [(one.rule, one.severity) for one in found] == [(rule, "warning")]
+    assert findings(tmp_path, recipe, target="lite") == found
+    if rule == "classic-only":
+        assert findings(tmp_path, recipe, target="classic") == []
 
 
 def test_what_only_lite_minds_is_silent_for_classic(tmp_path: Path) -> None:
