@@ -49,8 +49,9 @@ def check_manifests(recipe: Recipe, findings: Findings) -> None:
             continue
         if not lite and findings.for_lite:
             _say_skipped(platform, below(where, "Platform"), findings, any(served))
-        # A manifest that no lite ever reads is judged as classic reads it.
-        _check_manifest(recipe, fields, where, findings, lite or not any(served))
+        # Where lite reads another manifest, or could never read this one, it is judged as classic reads it.
+        meant = platform.get("os", "linux") in _OS_ON_LITE and not any(served)
+        _check_manifest(recipe, fields, where, findings, lite or meant)
 
 
 def only_installs(recipe: Recipe) -> bool:

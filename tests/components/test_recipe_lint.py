@@ -242,6 +242,15 @@ def test_a_manifest_for_classic_beside_one_for_lite_is_fine(tmp_path: Path) -> N
     assert {(one.rule, one.severity) for one in found} == {("classic-only", "note")}
 
 
+def test_a_manifest_for_windows_is_called_classic_only_and_judged_as_such(tmp_path: Path) -> None:
+    recipe = changed(f"{MANIFEST}.Platform", {"os": "windows"})
+    recipe["Manifests"][0]["Lifecycle"] = {"startup": {"Script": "py -3 main.py {x}"}, "shutdown": "true"}
+
+    found = findings(tmp_path, recipe)
+
+    assert [(one.rule, one.severity) for one in found] == [("classic-only", "warning")]
+
+
 def test_a_lifecycle_of_the_recipe_serves_the_manifests_that_select_it(tmp_path: Path) -> None:
     recipe = changed(f"{MANIFEST}.Lifecycle")
     recipe["Lifecycle"] = {"all": GOOD["Manifests"][0]["Lifecycle"]}
