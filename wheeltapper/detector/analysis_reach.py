@@ -29,7 +29,7 @@ from wheeltapper.detector.outcomes import (
     timeout_of,
     value,
 )
-from wheeltapper.detector.plan import MAX_TIMER_S
+from wheeltapper.detector.plan_actions import MAX_TIMER_S
 
 # Absent: never set, or cleared. Pending: expired, and no condition has asked yet. Spent: expired, and one has.
 TimerState = Literal["absent", "running", "pending", "spent"]

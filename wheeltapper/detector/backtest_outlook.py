@@ -16,16 +16,8 @@ from wheeltapper.detector.analysis_survey import timers_of
 from wheeltapper.detector.columns import Residual
 from wheeltapper.detector.engine import Engine
 from wheeltapper.detector.instance import PENDING, RUNNING, UNSET, Detector
-from wheeltapper.detector.plan import (
-    MAX_TIMER_S,
-    ClearTimerPlan,
-    EventPlan,
-    ResetTimerPlan,
-    SetTimerPlan,
-    SetVariablePlan,
-    input_name_of,
-    payload_path,
-)
+from wheeltapper.detector.plan import EventPlan, input_name_of, payload_path
+from wheeltapper.detector.plan_actions import MAX_TIMER_S, ClearTimerPlan, ResetTimerPlan, SetTimerPlan, SetVariablePlan
 from wheeltapper.detector.values import BINARY, FUNCTIONS, UNARY, UNDEFINED, Operand, divider, is_absent
 
 _MAX_CACHED = 50_000

@@ -18,17 +18,15 @@ from wheeltapper.detector.action import Message
 from wheeltapper.detector.expression import Binary, Expression, Literal, Reference, walk
 from wheeltapper.detector.instance import SEEN, Detector, detector_class
 from wheeltapper.detector.interpreter import Pass, evaluate
-from wheeltapper.detector.plan import (
+from wheeltapper.detector.plan import EventPlan, Plan, payload_path
+from wheeltapper.detector.plan_actions import (
     MAX_TIMER_S,
     ActionPlan,
     ClearTimerPlan,
-    EventPlan,
     ExternalPlan,
-    Plan,
     ResetTimerPlan,
     SetTimerPlan,
     SetVariablePlan,
-    payload_path,
     trees_of,
 )
 from wheeltapper.detector.settings import EngineSettings

@@ -22,17 +22,15 @@ from wheeltapper.detector.expression import (
 )
 from wheeltapper.detector.instance import PENDING, SEEN, UNSET, Detector
 from wheeltapper.detector.parameters import evaluate_external
-from wheeltapper.detector.plan import (
+from wheeltapper.detector.plan import EventPlan, Plan, payload_path
+from wheeltapper.detector.plan_actions import (
     MAX_TIMER_S,
     ActionPlan,
     ClearTimerPlan,
-    EventPlan,
     ExternalPlan,
-    Plan,
     ResetTimerPlan,
     SetTimerPlan,
     SetVariablePlan,
-    payload_path,
 )
 from wheeltapper.detector.settings import EngineSettings
 from wheeltapper.detector.values import (

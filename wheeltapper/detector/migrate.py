@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from wheeltapper.detector.expression import show_reference
-from wheeltapper.detector.plan import AlarmPlan, Plan, SetTimerPlan
+from wheeltapper.detector.plan import AlarmPlan, Plan
+from wheeltapper.detector.plan_actions import SetTimerPlan
 from wheeltapper.detector.state import AlarmState, AnyState, DetectorState
 from wheeltapper.errors import DefinitionError
 

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from wheeltapper.detector.expression import Expression, show
-from wheeltapper.detector.plan import ExternalPlan, Parameter
+from wheeltapper.detector.plan_actions import ExternalPlan, Parameter
 from wheeltapper.detector.values import UNDEFINED, Operand, convert, is_absent, is_number, text_of
 
 Evaluate: TypeAlias = Callable[[Expression], Operand]

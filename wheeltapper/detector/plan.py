@@ -20,7 +20,6 @@ from wheeltapper.detector.expression import (
     Literal,
     Reference,
     parse,
-    parse_or_none,
     references,
     show,
     show_reference,
@@ -28,87 +27,30 @@ from wheeltapper.detector.expression import (
 )
 from wheeltapper.detector.model import (
     OPERATOR_SIGNS,
-    ActionDefinition,
     AlarmModel,
     DetectorModel,
     Event,
     State,
     TransitionEvent,
 )
+from wheeltapper.detector.plan_actions import (
+    ActionPlan,
+    ClearTimerPlan,
+    ExternalPlan,
+    ResetTimerPlan,
+    SetTimerPlan,
+    SetVariablePlan,
+    check_length,
+    plan_action,
+    plan_external,
+    trees_of,
+)
 from wheeltapper.detector.settings import DEFAULTS, EngineSettings
 from wheeltapper.errors import DefinitionError
 
-MAX_TIMER_S = 31_622_400
 KEY_VALUE = re.compile(r"[a-zA-Z0-9\-_:]{1,128}")
 _MODEL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
-_VARIABLE_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,127}")
 _PATH_STEP = re.compile(r"`([\w\- ]+)`|([\w\-]+)", re.ASCII)
-
-# Parameters that are text unless they happen to be an expression; in every other service's action all are expressions.
-_TEXT_PARAMETERS = ("targetArn", "mqttTopic", "functionArn", "inputName", "queueUrl", "deliveryStreamName", "separator")
-_SITEWISE_TYPES = {
-    "stringValue": "text",
-    "integerValue": "integer",
-    "doubleValue": "decimal",
-    "booleanValue": "boolean",
-    "timeInSeconds": "integer",
-    "offsetInNanos": "integer",
-}
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "sqs": {"useBase64": False},
-    "dynamoDB": {"hashKeyType": "STRING", "operation": "INSERT", "payloadField": "payload"},
-}
-
-
-class SetVariablePlan(Struct, frozen=True):
-    path: str
-    name: str
-    value: Expression
-
-
-class SetTimerPlan(Struct, frozen=True):
-    path: str
-    name: str
-    duration: Expression
-
-
-class ResetTimerPlan(Struct, frozen=True):
-    path: str
-    name: str
-
-
-class ClearTimerPlan(Struct, frozen=True):
-    path: str
-    name: str
-
-
-class Parameter(Struct, frozen=True):
-    """
-    A parameter of an external action.
-
-    Attributes:
-        name: as AWS spells it, with dots where it is nested: ``propertyValue.value.integerValue``.
-        value: an expression, or text or a Boolean that stands for itself.
-        kind: what its value must be or is made into: text, integer, decimal, boolean, or any.
-    """
-
-    name: str
-    value: Expression | bool
-    kind: str
-
-
-class ExternalPlan(Struct, frozen=True):
-    """An action that leaves the engine; ``defaults`` are parameters that were not given."""
-
-    path: str
-    type: str
-    parameters: tuple[Parameter, ...]
-    payload: Expression | None
-    payload_type: str
-    defaults: dict[str, Any]
-
-
-ActionPlan: TypeAlias = SetVariablePlan | SetTimerPlan | ResetTimerPlan | ClearTimerPlan | ExternalPlan
 
 
 class EventPlan(Struct, frozen=True):
@@ -264,7 +206,7 @@ def make_alarm_plan(
     measured = parse(model.input_property, path=f"{rule_path}.inputProperty")
     threshold = parse(model.threshold, path=f"{rule_path}.threshold")
     actions = tuple(
-        _plan_external(action, f"alarmEventActions.alarmActions[{place}]") for place, action in enumerate(model.actions)
+        plan_external(action, f"alarmEventActions.alarmActions[{place}]") for place, action in enumerate(model.actions)
     )
     rule_inputs = _inputs_of([measured, threshold])
     if not rule_inputs:
@@ -346,18 +288,13 @@ def _check_name(name: str, member: str) -> None:
         raise DefinitionError(f"{name[:40]!r} must be 1 to 128 of the characters A-Z a-z 0-9 _ -", path=member)
 
 
-def _check_length(name: str, path: str) -> None:
-    if not 1 <= len(name) <= 128:
-        raise DefinitionError(f"a name has 1 to 128 characters, this has {len(name)}", path=path)
-
-
 def _check_structure(model: DetectorModel) -> None:
     _check_name(model.name, "detectorModelName")
     if not model.states:
         raise DefinitionError("a detector model has at least one state", path="states")
     seen: set[str] = set()
     for place, state in enumerate(model.states):
-        _check_length(state.state_name, f"states[{place}].stateName")
+        check_length(state.state_name, f"states[{place}].stateName")
         if state.state_name in seen:
             raise DefinitionError(f"state name {state.state_name!r} is repeated", path=f"states[{place}].stateName")
         seen.add(state.state_name)
@@ -383,7 +320,7 @@ def _plan_events(
 
 
 def _plan_event(event: Event | TransitionEvent, path: str, places: Mapping[str, int]) -> EventPlan:
-    _check_length(event.event_name, f"{path}.eventName")
+    check_length(event.event_name, f"{path}.eventName")
     text = event.condition or ""
     blank = not text.strip()
     next_state = -1
@@ -401,7 +338,7 @@ def _plan_event(event: Event | TransitionEvent, path: str, places: Mapping[str, 
         name=event.event_name,
         condition=None if isinstance(condition, Literal) and condition.value is True else condition,
         text=text or "true",
-        actions=tuple(_plan_action(action, f"{path}.actions[{n}]") for n, action in enumerate(event.actions)),
+        actions=tuple(plan_action(action, f"{path}.actions[{n}]") for n, action in enumerate(event.actions)),
         next_state=next_state,
         reads=() if condition is None else tuple(_reads(condition)),
     )
@@ -413,89 +350,6 @@ def _reads(condition: Expression) -> Iterator[tuple[str, Reference | str]]:
         match node:
             case Call("timeout", (Literal(str(name)),)):
                 yield show(node), name
-
-
-def _plan_action(action: ActionDefinition, path: str) -> ActionPlan:
-    body = action.body
-    path = f"{path}.{action.type}"
-    match action.type:
-        case "setVariable":
-            name = body["variableName"]
-            if not _VARIABLE_NAME.fullmatch(name):
-                raise DefinitionError(
-                    f"{name[:40]!r} must begin with a letter and hold letters, digits and _ only",
-                    path=f"{path}.variableName",
-                )
-            return SetVariablePlan(path, name, parse(body["value"], path=f"{path}.value"))
-        case "setTimer":
-            _check_length(body["timerName"], f"{path}.timerName")
-            return SetTimerPlan(path, body["timerName"], _duration(body, path))
-        case "resetTimer":
-            _check_length(body["timerName"], f"{path}.timerName")
-            return ResetTimerPlan(path, body["timerName"])
-        case "clearTimer":
-            _check_length(body["timerName"], f"{path}.timerName")
-            return ClearTimerPlan(path, body["timerName"])
-    return _plan_external(action, path.removesuffix(f".{action.type}"))
-
-
-def _duration(body: dict[str, Any], path: str) -> Expression:
-    seconds, text = body.get("seconds"), body.get("durationExpression")
-    if (seconds is None) == (text is None):
-        raise DefinitionError("a timer has either seconds or a durationExpression", path=path)
-    if text is not None:
-        return parse(text, path=f"{path}.durationExpression")
-    if seconds is None or not 1 <= seconds <= MAX_TIMER_S:
-        raise DefinitionError(f"must be from 1 to {MAX_TIMER_S}, not {seconds}", path=f"{path}.seconds")
-    return Literal(seconds)
-
-
-def _plan_external(action: ActionDefinition, path: str) -> ExternalPlan:
-    path = f"{path}.{action.type}"
-    body = dict(action.body)
-    payload = body.pop("payload", None)
-    content = None
-    if payload is not None:
-        if not payload["contentExpression"].strip():
-            raise DefinitionError("Customized Payloads must be non-empty.", path=f"{path}.payload.contentExpression")
-        content = parse(payload["contentExpression"], path=f"{path}.payload.contentExpression")
-    defaults = {name: value for name, value in _DEFAULTS.get(action.type, {}).items() if name not in body}
-    return ExternalPlan(
-        path=path,
-        type=action.type,
-        parameters=tuple(_parameters(body, path, "")),
-        payload=content,
-        payload_type=payload["type"] if payload is not None else "",
-        defaults=defaults,
-    )
-
-
-def _parameters(body: dict[str, Any], path: str, prefix: str) -> Iterator[Parameter]:
-    for name, value in body.items():
-        where = f"{path}.{name}"
-        if isinstance(value, dict):
-            yield from _parameters(value, where, f"{prefix}{name}.")
-        elif isinstance(value, bool):
-            yield Parameter(prefix + name, value, "any")
-        elif name in _TEXT_PARAMETERS:
-            tree = parse_or_none(value)
-            yield Parameter(prefix + name, Literal(value) if tree is None else tree, "string")
-        else:
-            kind = _SITEWISE_TYPES.get(name, "any" if name in ("hashKeyValue", "rangeKeyValue") else "string")
-            yield Parameter(prefix + name, parse(value, path=where), kind)
-
-
-def trees_of(action: ActionPlan) -> Iterator[Expression]:
-    """The expressions of an action."""
-    match action:
-        case SetVariablePlan(_, _, value):
-            yield value
-        case SetTimerPlan(_, _, duration):
-            yield duration
-        case ExternalPlan():
-            yield from (p.value for p in action.parameters if not isinstance(p.value, bool))
-            if action.payload is not None:
-                yield action.payload
 
 
 def _expressions(states: tuple[StatePlan, ...]) -> Iterator[Expression]:

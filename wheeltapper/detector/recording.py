@@ -18,7 +18,8 @@ from wheeltapper.detector.engine import Engine
 from wheeltapper.detector.expression import Expression, Reference
 from wheeltapper.detector.instance import PENDING, RUNNING, Detector
 from wheeltapper.detector.interpreter import Pass, enter_first, remember, run_pass
-from wheeltapper.detector.plan import ActionPlan, EventPlan, Plan, key_text, payload_path
+from wheeltapper.detector.plan import EventPlan, Plan, key_text, payload_path
+from wheeltapper.detector.plan_actions import ActionPlan
 from wheeltapper.detector.values import UNDEFINED, Operand, follow, is_number
 
 # Different values remembered of one attribute; more than this is "many".

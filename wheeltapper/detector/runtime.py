@@ -18,7 +18,8 @@ from wheeltapper.detector.expression import Literal, Unary, parse, show
 from wheeltapper.detector.instance import Detector
 from wheeltapper.detector.interpreter import Pass
 from wheeltapper.detector.model import AlarmModel, read_model
-from wheeltapper.detector.plan import MAX_TIMER_S, AlarmPlan, Declared, Plan, key_text, make_alarm_plan, make_plan
+from wheeltapper.detector.plan import AlarmPlan, Declared, Plan, key_text, make_alarm_plan, make_plan
+from wheeltapper.detector.plan_actions import MAX_TIMER_S
 from wheeltapper.detector.settings import DEFAULTS, EngineSettings
 from wheeltapper.detector.state import AlarmState, AnyState, DetectorState, decode_state, encode_state
 from wheeltapper.detector.trace import Recorder

@@ -14,10 +14,10 @@ from msgspec import Struct
 from wheeltapper.detector.action import Message, Trigger
 from wheeltapper.detector.expression import Expression, Literal, children, show
 from wheeltapper.detector.instance import Detector
-from wheeltapper.detector.plan import (
+from wheeltapper.detector.plan import EventPlan
+from wheeltapper.detector.plan_actions import (
     ActionPlan,
     ClearTimerPlan,
-    EventPlan,
     ResetTimerPlan,
     SetTimerPlan,
     SetVariablePlan,
