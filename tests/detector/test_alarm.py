@@ -259,3 +259,14 @@ def test_an_alarm_has_no_variables_and_timers() -> None:
 
     with pytest.raises(DefinitionError, match=r"alarmActions\[0\]: an alarm has no setTimer action"):
         Shard().load(alarm_model(alarmEventActions={"alarmActions": [action]}))
+
+
+def test_values_that_cannot_be_compared_do_not_count_as_an_evaluation():
+    shard = Shard()
+    shard.load(alarm_model())
+    shard.put(message(v=80), 0.0)
+
+    shard.put(message(v="high"), 1.0)
+
+    alarm = shard.export("am", "k")
+    assert (alarm.state, alarm.rule) == ("ACTIVE", (80, ">", 70))

@@ -158,8 +158,10 @@ class Alarm:
         measured, threshold = evaluate(self.plan.input_property, self), evaluate(self.plan.threshold, self)
         if is_absent(measured) or is_absent(threshold):
             return UNDEFINED
-        self.rule = (measured, self.plan.sign, threshold)
-        return BINARY[self.plan.sign](measured, threshold)
+        verdict = BINARY[self.plan.sign](measured, threshold)
+        if verdict is not UNDEFINED:
+            self.rule = (measured, self.plan.sign, threshold)
+        return verdict
 
     def _after_rule(self, verdict: Operand) -> str:
         if verdict is True and self.state in (NORMAL, LATCHED):
