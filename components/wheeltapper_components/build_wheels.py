@@ -62,7 +62,7 @@ def gather(checkout: Path, device: Device, folder: Path, given: Path | None = No
 
     Args:
         checkout: where ``pyproject.toml`` and ``requirements/gateway.txt`` lie.
-        given: take the wheels from here and ask no index; wheeltapper's own may be among them.
+        given: take the wheels from here, wheeltapper's own among them, and ask no index.
 
     Raises:
         SettingsError: there is no lock, or no wheel for the device.
@@ -79,7 +79,7 @@ def gather(checkout: Path, device: Device, folder: Path, given: Path | None = No
     source = [] if given is None else ["--no-index", "--find-links", str(given.absolute())]
     for version in device.pythons:
         _download(requirements_for(locked, version, device.machine), version, device, folder, source)
-    _own_wheel(checkout, folder, given, source)
+    _own_wheel(checkout, folder, given)
 
 
 def requirements_for(locked: str, python: str, machine: str) -> str:
@@ -151,14 +151,19 @@ def _download(requirements: str, python: str, device: Device, folder: Path, sour
         )
 
 
-def _own_wheel(checkout: Path, folder: Path, given: Path | None, source: Sequence[str]) -> None:
+def _own_wheel(checkout: Path, folder: Path, given: Path | None) -> None:
     from wheeltapper import __version__
 
-    ready = None if given is None else given / f"wheeltapper-{__version__}-py3-none-any.whl"
-    if ready is not None and ready.is_file():
-        (folder / ready.name).write_bytes(ready.read_bytes())
+    if given is None:
+        _pip(["wheel", "--no-deps", "--wheel-dir", str(folder), str(checkout)], "wheeltapper's own wheel")
         return
-    _pip(["wheel", "--no-deps", *source, "--wheel-dir", str(folder), str(checkout)], "wheeltapper's own wheel")
+    name = f"wheeltapper-{__version__}-py3-none-any.whl"
+    try:
+        (folder / name).write_bytes((given / name).read_bytes())
+    except OSError as error:
+        raise SettingsError(
+            f"--wheels {given}: holds no {name}; run: pip wheel --no-deps --wheel-dir {given} {checkout}"
+        ) from error
 
 
 def _pip(arguments: Sequence[str], what: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from wheeltapper_components.recipe import Findings, Recipe, below, type_name
 
 INSTALL_TIMEOUT_S = 600
-_MANIFEST = {"Name": False, "Platform": True, "Lifecycle": False, "Selections": False, "Artifacts": False}
+_MANIFEST = {"Name": False, "Platform": False, "Lifecycle": False, "Selections": False, "Artifacts": False}
 _PLATFORM = {"os": False, "architecture": False, "architecture.detail": False, "runtime": False}
 _PHASES = dict.fromkeys(("install", "run", "startup", "shutdown", "recover", "bootstrap", "uninstall", "Setenv"), False)
 _STEP = {
@@ -46,6 +46,10 @@ def check_manifests(recipe: Recipe, findings: Findings) -> None:
     served = [_on_lite(platform) for platform in platforms]
     for (where, fields), platform, lite in zip(read, platforms, served, strict=True):
         if platform is None:
+            findings.error(
+                "missing-key", below(where, "Platform"), "is missing; nucleus lite refuses the recipe", nucleus="lite"
+            )
+            _check_manifest(recipe, fields, where, findings, findings.for_lite)
             continue
         if not lite and findings.for_lite:
             _say_skipped(platform, below(where, "Platform"), findings, any(served))

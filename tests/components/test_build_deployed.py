@@ -142,7 +142,7 @@ def test_the_same_inputs_give_the_same_bytes(plan: Plan, built: dict[str, Built]
 def test_our_own_wheel_is_built_the_same_from_every_checkout(checkout: Path, wheels: Path, tmp_path: Path) -> None:
     copy_checkout(checkout, tmp_path / "other-name")
 
-    _own_wheel(tmp_path / "other-name", tmp_path, None, [])
+    _own_wheel(tmp_path / "other-name", tmp_path, None)
 
     (made,) = tmp_path.glob("*.whl")
     assert made.read_bytes() == (wheels / made.name).read_bytes()

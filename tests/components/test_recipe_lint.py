@@ -222,6 +222,7 @@ def test_what_works_in_one_place_only_is_a_warning(tmp_path: Path, recipe: Recip
 def test_what_only_lite_minds_is_silent_for_classic(tmp_path: Path) -> None:
     recipe = changed(RUN, {"Script": "awk '{print $1}'"})
     del recipe["Manifests"][0]["Platform"]["runtime"]
+    recipe["Manifests"].append({"Lifecycle": {"run": "echo ${HOME}"}})
     recipe["ComponentDependencies"]["com.example.Model"]["DependencyType"] = "HARD"
 
     found = findings(tmp_path, recipe, target="classic")
