@@ -21,6 +21,9 @@ from wheeltapper.errors import SettingsError, UnavailableError
 
 log = logging.getLogger(__name__)
 
+# So long may removals wait for company, to share a flush of the disk; a crash before that sends again what was acknowledged.
+_LINGER_S = 0.1
+
 Done = Callable[[UnavailableError | None], None]
 
 _SCHEMA = """
@@ -86,6 +89,7 @@ class Outbox:
         self._full = full
         self._clock = clock or SystemClock()
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._removing: set[int] = set()
         self._closed = False
         self._bytes = 0
         self._count = 0
@@ -147,8 +151,9 @@ class Outbox:
             raise errors[0]
 
     def remove(self, ids: Sequence[int]) -> None:
-        """Forget entries that were acknowledged; on disk with the next commit."""
+        """Forget entries that were acknowledged: at once for ``peek``, on disk with the next commit."""
         if ids and not self._closed:
+            self._removing.update(ids)
             self._requests.put(_Request((), {}, ids, None))
 
     def peek(self, limit: int, after_id: int = 0) -> list[Entry]:
@@ -157,7 +162,7 @@ class Outbox:
             rows = self._reader.execute(
                 "SELECT id, topic, payload FROM entry WHERE id > ? ORDER BY id LIMIT ?", (after_id, limit)
             ).fetchall()
-        return [Entry(*row) for row in rows]
+        return [Entry(*row) for row in rows if row[0] not in self._removing]
 
     def state(self, name: str) -> bytes | None:
         """What was last kept under the name."""
@@ -174,7 +179,7 @@ class Outbox:
         return {name: bytes(value) for name, value in rows}
 
     def __len__(self) -> int:
-        return self._count
+        return max(0, self._count - len(self._removing))
 
     @property
     def bytes_kept(self) -> int:
@@ -200,6 +205,7 @@ class Outbox:
             if not batch:
                 continue
             errors = self._commit(batch)
+            self._removing.difference_update(*(request.removed for request in batch))
             if any(request.puts for request in batch):
                 with self.grown:
                     self.grown.notify_all()
@@ -211,16 +217,20 @@ class Outbox:
                         log.exception("outbox %s: a callback failed", self._path.name)
 
     def _gather(self) -> tuple[list[_Request], bool]:
+        """What waits; removals alone wait a little for something that must be on disk soon."""
         batch: list[_Request] = []
         request = self._requests.get()
+        linger_s, hurry = _LINGER_S, False
         while request is not None:
             batch.append(request)
+            hurry = hurry or not request.removed
             if len(batch) >= 10_000:
                 return batch, True
             try:
-                request = self._requests.get_nowait()
+                request = self._requests.get_nowait() if hurry else self._requests.get(timeout=linger_s)
             except queue.Empty:
                 return batch, True
+            linger_s /= 2
         return batch, False
 
     def _commit(self, batch: Sequence[_Request]) -> list[UnavailableError | None]:

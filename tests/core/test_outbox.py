@@ -219,3 +219,18 @@ def test_the_outbox_can_be_read_by_plain_sqlite(tmp_path: Path) -> None:
 
     assert rows == [("t", b"7")]
     outbox.close()
+
+
+def test_what_was_acknowledged_is_not_given_again_before_its_removal_is_on_disk(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db")
+    outbox.put_and_wait([Put("t", b"1"), Put("t", b"2")])
+    first, second = outbox.peek(10)
+
+    outbox.remove([first.id])
+
+    assert outbox.peek(10) == [second]
+    assert len(outbox) == 1
+    outbox.close()
+    again = Outbox(tmp_path / "outbox.db")
+    assert again.peek(10) == [second]
+    again.close()
