@@ -14,11 +14,17 @@ T = TypeVar("T")
 
 
 class Call(Generic[T]):
-    """A question to the judge's thread, answered after everything handed over before it."""
+    """
+    A question to the judge's thread, answered after everything handed over before it.
 
-    def __init__(self, function: Callable[[], T]) -> None:
+    Args:
+        function: run there.
+        waited_for: False where nobody will ask for the answer.
+    """
+
+    def __init__(self, function: Callable[[], T], *, waited_for: bool = True) -> None:
         self._function = function
-        self._answered = threading.Event()
+        self._answered = threading.Event() if waited_for else None
         self._answer: T
         self._error: BaseException | None = None
 
@@ -27,15 +33,17 @@ class Call(Generic[T]):
             self._answer = self._function()
         except BaseException as error:
             self._error = error
-        self._answered.set()
+        if self._answered is not None:
+            self._answered.set()
 
     def refuse(self, error: BaseException) -> None:
-        if not self._answered.is_set():
+        if self._answered is not None and not self._answered.is_set():
             self._error = error
             self._answered.set()
 
     def answer(self) -> T:
-        self._answered.wait()
+        if self._answered is not None:
+            self._answered.wait()
         if self._error is not None:
             raise self._error
         return self._answer

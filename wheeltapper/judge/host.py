@@ -408,7 +408,7 @@ class Judge:
 
     def _post(self, function: Callable[[Core], None]) -> None:
         core = self._running()
-        self._enqueue(Call(lambda: function(core)))
+        self._enqueue(Call(lambda: function(core), waited_for=False))
 
     def _enqueue(self, call: Call[Any]) -> None:
         with self._wake:

@@ -60,6 +60,7 @@ class Ledger:
         self._writes: list[tuple[str, tuple[Any, ...]]] = []
         self._flushed = 0
         self._fresh: dict[str, int] = {}
+        self._moved: dict[tuple[str, str], int] = {}
         self._told_until = 0
         self._pruning = False
         self._open: dict[str, int] = {}
@@ -78,8 +79,10 @@ class Ledger:
     def flush(self, connection: sqlite3.Connection) -> None:
         """Write what is waiting, and forget some of what is to be pruned; it is done with only by ``committed``."""
         self._fresh.clear()
+        self._moved.clear()
         for statement, arguments in self._writes:
-            connection.execute(statement, arguments)
+            if statement:
+                connection.execute(statement, arguments)
         self._flushed = len(self._writes)
         if self._pruning:
             limit = 2 * self._flushed + _PRUNE_ROWS
@@ -144,7 +147,11 @@ class Ledger:
         )
 
     def move_alarm(self, model: str, key: str, state: str, sequence: int) -> None:
-        """Note the state that open alarms of a detector are in now."""
+        """Note the state that open alarms of a detector are in now; a note not yet written that this one outdates is not."""
+        place = self._moved.pop((model, key), None)
+        if place is not None:
+            self._writes[place] = ("", ())
+        self._moved[model, key] = len(self._writes)
         self._write(
             "UPDATE alarm SET state=? WHERE model=? AND key=? AND cleared_ms IS NULL AND sequence < ?",
             (state, model, key, sequence),
@@ -152,6 +159,10 @@ class Ledger:
 
     def clear_alarms(self, model: str, key: str | None, sequence: int, at_ms: int) -> None:
         """Close the open alarms that a detector (or, without a key, a whole model) raised before this."""
+        if key is None:
+            self._moved.clear()
+        else:
+            self._moved.pop((model, key), None)
         self._write(
             "UPDATE alarm SET cleared_ms=? WHERE model=? AND (? IS NULL OR key=?) AND cleared_ms IS NULL AND sequence < ?",
             (at_ms, model, key, key, sequence),
