@@ -37,7 +37,7 @@ def _broker_link(name: str, settings: GatewaySettings, broker: BrokerSettings, p
     broker.host_and_port()
     broker.check_files()
     named = msgspec.structs.replace(broker, client_id=f"{broker.client_id or settings.thing}-{process}")
-    transport = PatientTransport(lambda: open_transport(named), clock)
+    transport = PatientTransport(lambda: open_transport(named, client="bulk"), clock)
     return Link(name, transport, settings.data_dir / process, settings.store, clock, reads=name == "broker")
 
 
