@@ -143,12 +143,20 @@ def test_who_may_say_and_hear_what(template: dict[str, Any], who: str, action: s
 
 
 def test_the_topics_are_those_that_wheeltapper_speaks_on(template: dict[str, Any]) -> None:
-    spoken = (topics.PREDICTION, topics.ALARM, topics.STATE, topics.ACTION, topics.DRIFT, topics.HEALTH)
+    spoken = (
+        topics.PREDICTION,
+        topics.ALARM,
+        topics.STATE,
+        topics.ACTION,
+        topics.DRIFT,
+        topics.HEALTH,
+        "wt/{thing}/notification",
+    )
     gateway, operator = policies(template)["GatewayPolicy"], policies(template)["OperatorPolicy"]
 
     for topic in spoken:
         assert allows(gateway, "iot:Publish", "topic/" + topics.topic_of(topic, "x"), "gateway-1"), topic
-    for topic in (topics.PREDICTION, topics.ALARM, topics.STATE, topics.DRIFT, topics.HEALTH):
+    for topic in spoken:
         assert allows(operator, "iot:Subscribe", "topicfilter/" + topics.filter_of(topic), ""), topic
     assert allows(gateway, "iot:Subscribe", "topicfilter/" + topics.filter_of(topics.TRIGGER_INFER), "gateway-1")
     assert allows(operator, "iot:Subscribe", "topicfilter/wt/motor-1/trigger/infer/reply", "")
