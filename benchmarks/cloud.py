@@ -10,26 +10,30 @@ import argparse
 import base64
 import contextlib
 import http.client
+import itertools
 import json
 import multiprocessing
 import os
 import queue
 import resource
+import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.cloud_crash import own_port
 from benchmarks.mqtt_raw import RawClient, publish
-from tests.loopback import free_port, wait_for_port
+from tests.loopback import wait_for_port
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared/examples/detector-models/repo-iml-detector-model.json"
 MOTORS = 100
@@ -49,7 +53,7 @@ class Site:
 
     def __init__(self, folder: Path, client: str) -> None:
         self.folder = folder
-        self.broker_port, self.port = free_port(), free_port()
+        self.broker_port, self.port = own_port(), own_port()
         (folder / "mosquitto.conf").write_text(
             f"listener {self.broker_port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n"
             "max_queued_messages 0\nmax_inflight_messages 0\n"
@@ -337,37 +341,53 @@ def _round_trips(site: Site, heard_filter: str, seconds: float, rate: int) -> li
     return times
 
 
-def measure_http(site: Site, seconds: float = 5.0, connections: int = 16) -> dict[str, float]:
+def measure_http(site: Site, seconds: float = 5.0, connections: int = 32) -> dict[str, float]:
     """BatchPutMessage calls a second, of one message and of ten."""
     return {f"batch_put_{size}_requests_per_s": _http_rate(site, seconds, connections, size) for size in (1, 10)}
 
 
 def _http_rate(site: Site, seconds: float, connections: int, size: int) -> float:
-    counts = [0] * connections
-    end = time.perf_counter() + seconds
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    calling = context.Process(target=_call, args=(site.port, seconds, connections, size, results))
+    calling.start()
+    rate: float = results.get()
+    calling.join()
+    return rate
 
-    def call(place: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", site.port)
-        number = 0
-        while time.perf_counter() < end:
-            entries = []
-            for _ in range(size):
-                number += 1
-                content = base64.b64encode(payload(number, number % MOTORS, 50.0)).decode()
-                entries.append({"messageId": f"{size}-{place}-{number}", "inputName": INPUTS[0], "payload": content})
-            body = json.dumps({"messages": entries})
-            connection.request("POST", "/inputs/messages", body, {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            assert response.status == 200, response.read()
-            response.read()
-            counts[place] += 1
 
-    threads = [threading.Thread(target=call, args=(place,)) for place in range(connections)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(counts) / seconds
+def _call(port: int, seconds: float, connections: int, size: int, results: Any) -> None:
+    """Keep every connection waiting for an answer; each is checked, and the next request sent at once."""
+    numbers = itertools.count()
+    poll, sockets = select.poll(), {}
+    for _ in range(connections):
+        connection = socket.create_connection(("127.0.0.1", port))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sockets[connection.fileno()] = connection
+        poll.register(connection, select.POLLIN)
+        connection.sendall(_request(numbers, size))
+    answers: dict[int, bytes] = {}
+    answered, began = 0, time.perf_counter()
+    while (took := time.perf_counter() - began) < seconds:
+        for number, _event in poll.poll(1000):
+            answers[number] = answer = answers.get(number, b"") + sockets[number].recv(65_536)
+            if answer.endswith(b"}"):
+                assert answer.startswith(b"HTTP/1.1 200"), answer
+                assert answer.endswith(b'{"BatchPutMessageErrorEntries":[]}'), answer
+                answers[number] = b""
+                answered += 1
+                sockets[number].sendall(_request(numbers, size))
+    results.put(answered / took)
+
+
+def _request(numbers: Iterator[int], size: int) -> bytes:
+    entries = []
+    for number in itertools.islice(numbers, size):
+        content = base64.b64encode(payload(number, number % MOTORS, 50.0)).decode()
+        entries.append({"messageId": f"{size}-{number}", "inputName": INPUTS[0], "payload": content})
+    body = json.dumps({"messages": entries}).encode()
+    head = f"POST /inputs/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    return head.encode() + b"Content-Type: application/json\r\n\r\n" + body
 
 
 def measure_restart(folder: Path, detectors: int) -> dict[str, float]:

@@ -61,7 +61,7 @@ def model() -> dict[str, Any]:
     }
 
 
-def _own_port() -> int:
+def own_port() -> int:
     """A free port below those that the system hands out, for one that must stay ours while nobody listens on it."""
     while True:
         port = random.SystemRandom().randrange(20_000, 32_000)
@@ -75,7 +75,7 @@ class Site:
 
     def __init__(self, folder: Path, mosquitto: str) -> None:
         self.folder = folder
-        self.broker_port, self.port = _own_port(), _own_port()
+        self.broker_port, self.port = own_port(), own_port()
         (folder / "mosquitto.conf").write_text(
             f"listener {self.broker_port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n"
             "max_queued_messages 0\nmax_inflight_messages 0\n"
@@ -104,7 +104,7 @@ class Site:
                 stderr=log,
             )
         try:
-            wait_for_port(self.port, 60)
+            wait_for_port(self.port, 300)
         except TimeoutError as error:
             said = (self.folder / "companion.log").read_text()[-2000:]
             raise RuntimeError(f"the companion did not start; it said: {said}") from error
@@ -271,7 +271,7 @@ def _count(site: Site, watcher: Watcher, load: Load, kills: int) -> dict[str, in
     total = sum(load.accepted.values())
     expected = 2 * total + len(load.accepted)
     heard, quiet_since = -1, time.monotonic()
-    while time.monotonic() - quiet_since < 20:  # as long as anything still comes
+    while time.monotonic() - quiet_since < 60:  # as long as anything still comes
         if watcher.heard != heard:
             heard, quiet_since = watcher.heard, time.monotonic()
         actions = sum(len(counts) for counts in watcher.counts.values())
