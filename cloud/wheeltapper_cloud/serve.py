@@ -2,6 +2,7 @@
 ``wheeltapper cloud serve``: puts judge, account, rules, actions and HTTP server together, and takes them apart in order.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -173,6 +174,8 @@ def serve(settings: CloudSettings, data_dir: Path) -> None:
     with _listen(settings.server.host, settings.server.port) as listener:
         try:
             companion.start()
+            gc.collect()
+            gc.freeze()  # what a start builds stays; looking it through again and again would hold up messages
             _run(companion, settings, listener)
         finally:
             companion.close()

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.loopback import free_port, wait_for_port
+from wheeltapper.certs import Authority
+from wheeltapper.clock import SystemClock
 from wheeltapper.errors import SettingsError, UnavailableError
 from wheeltapper.transport import Delivery, Transport
 from wheeltapper.transport.settings import BrokerSettings, open_transport
@@ -149,6 +151,41 @@ def test_a_missing_certificate_is_named_before_connecting(client: str, tmp_path:
 
     with pytest.raises(SettingsError, match=r"ca\.pem"):
         open_transport(settings).start()
+
+
+def test_certificates_are_shown_and_asked_for(mosquitto_path: str, client: str, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "certs", SystemClock())
+    authority.create()
+    authority.issue("broker", names=["localhost", "127.0.0.1"])
+    authority.issue("motor-1")
+    broker, machine = tmp_path / "certs/broker", tmp_path / "certs/motor-1"
+    port = free_port()
+    (tmp_path / "tls.conf").write_text(
+        f"user root\nlistener {port} 127.0.0.1\ncafile {broker}/ca.crt\ncertfile {broker}/broker.crt\n"
+        f"keyfile {broker}/broker.key\nrequire_certificate true\nallow_anonymous true\n"
+    )
+    process = subprocess.Popen([mosquitto_path, "-c", str(tmp_path / "tls.conf")], stderr=subprocess.DEVNULL)
+    arrived: list[bytes] = []
+    try:
+        wait_for_port(port)
+        settings = BrokerSettings(
+            url=f"mqtts://localhost:{port}", client=client, ca=machine / "ca.crt",  # type: ignore[arg-type]
+            certificate=machine / "motor-1.crt", key=machine / "motor-1.key",
+        )  # fmt: skip
+        stranger = open_transport(BrokerSettings(url=settings.url, client=settings.client, ca=settings.ca), "stranger")
+        with pytest.raises((SettingsError, UnavailableError)):
+            stranger.start()
+        transport = open_transport(settings, "motor-1")
+        transport.subscribe("a", lambda delivery: (arrived.append(delivery.payload), delivery.acknowledge())[1])  # type: ignore[func-returns-value]
+        transport.start()
+        sent = bytes(range(256)) * 400
+        wait_until(lambda: (transport.publish("a", sent), time.sleep(0.2), sent in arrived)[2])  # type: ignore[func-returns-value]
+
+        assert set(arrived) == {sent}
+        transport.close()
+    finally:
+        process.terminate()
+        process.wait(10)
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:1883", "http://x", "mqtt://", "mqtt://h:99999", "mqtt://h/topic"])
