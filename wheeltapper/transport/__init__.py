@@ -2,6 +2,7 @@
 The seam to the outside: publish and subscribe, at least once, whatever carries it.
 
 ``memory.MemoryBroker`` carries it in tests and fails on cue, ``mqtt.MqttTransport`` through any broker (paho),
+``bulk.BulkTransport`` through any broker for those who hear much,
 ``aws.AwsTransport`` to AWS IoT Core or any MQTT 5 broker (awsiotsdk), ``greengrass.GreengrassTransport`` through a nucleus.
 """
 
