@@ -40,6 +40,7 @@ def backtest(
         texts=_keys(runners),
     )
     if columnar:
+        import pyarrow.compute
         import pyarrow.csv
         import pyarrow.parquet  # noqa: F401 loaded before the clock starts
     clock = SystemClock()
