@@ -134,14 +134,7 @@ class Delivery:
     def take(self, actions: Iterable[Action]) -> None:
         """New actions, from the judge's thread; never blocks."""
         blocking: list[Action] = []
-        for action in actions:
-            with self._wake:
-                if self._stop or action.id in self._attempts:
-                    continue
-                if len(self._attempts) >= self._settings.memory:
-                    self._overflowed = True
-                    continue
-                self._attempts[action.id] = 0
+        for action in self._remember(actions):
             executor = self._route(action)
             if executor is None or executor.immediate:
                 self._try(action, executor)
@@ -149,6 +142,20 @@ class Delivery:
                 blocking.append(action)
         if blocking:
             self._schedule(blocking, self._clock.monotonic())
+
+    def _remember(self, actions: Iterable[Action]) -> list[Action]:
+        """Those that are new and find room; under one lock for all, for which the broker's thread waits to settle others."""
+        fresh = []
+        with self._wake:
+            for action in actions:
+                if self._stop or action.id in self._attempts:
+                    continue
+                if len(self._attempts) >= self._settings.memory:
+                    self._overflowed = True
+                    continue
+                self._attempts[action.id] = 0
+                fresh.append(action)
+        return fresh
 
     def run_due(self) -> int:
         """Try everything that is due now, on the caller's thread; gives how many were tried."""
@@ -208,15 +215,15 @@ class Delivery:
         with self._wake:
             if action.id not in self._attempts:
                 return
-            self._attempts[action.id] += 1
-            attempts = self._attempts[action.id]
-        if result.outcome == "retry" and attempts < settings.attempts:
+            attempts = self._attempts.pop(action.id) + 1
+            again = result.outcome == "retry" and attempts < settings.attempts
+            if again:
+                self._attempts[action.id] = attempts
+        if again:
             delay = min(settings.first_delay_s * 2 ** (attempts - 1), settings.longest_delay_s)
             self._schedule([action], self._clock.monotonic() + delay * (0.5 + self._jitter() / 2))
             return
         status: Outcome = "parked" if result.outcome == "retry" else result.outcome
-        with self._wake:
-            self._attempts.pop(action.id, None)
         self._tell(action, status, attempts, result.detail)
 
     def _tell(self, action: Action, status: Outcome, attempts: int, detail: str) -> None:

@@ -85,6 +85,7 @@ class Judge:
         self._engine = engine
         self._on_actions = on_actions or (lambda _actions: None)
         self._queue: deque[Batch | Source | Call[Any]] = deque()
+        self._settled: deque[tuple[str, ActionStatus, int, int, str]] = deque()
         self._wake = threading.Condition()
         self._closing = False
         self._core: Core | None = None
@@ -134,6 +135,7 @@ class Judge:
         self._stop.set()
         if self._keeper is not None:
             self._keeper.join()
+        self._take_settled()
         self._core.close()
 
     # --- definitions -------------------------------------------------------------------------------------------------
@@ -276,8 +278,10 @@ class Judge:
 
     def settle(self, action_id: str, status: ActionStatus, *, attempts: int = 1, detail: str = "") -> None:
         """Say what became of an action; on disk soon, for a repeat of it is harmless."""
-        now_ms = self._now()
-        self._post(lambda core: core.ledger.settle_action(action_id, status, attempts, now_ms, detail))
+        self._running()
+        self._settled.append((action_id, status, attempts, self._now(), detail))
+        if self._thread is None:
+            self._take_settled()
 
     def order(self, actions: Sequence[Action]) -> int:
         """Have further actions carried out, durably; those whose id is known are left alone. Gives how many were new."""
@@ -406,10 +410,6 @@ class Judge:
         self._enqueue(call)
         return call.answer()
 
-    def _post(self, function: Callable[[Core], None]) -> None:
-        core = self._running()
-        self._enqueue(Call(lambda: function(core), waited_for=False))
-
     def _enqueue(self, call: Call[Any]) -> None:
         with self._wake:
             threaded = self._thread is not None and threading.current_thread() is not self._thread
@@ -470,6 +470,7 @@ class Judge:
     def _work(self, work: Sequence[Batch | Call[Any]]) -> None:
         """Timers that are due, then what was handed over, in order, then upkeep."""
         core = self._running()
+        self._take_settled()
         now_ms = self._now()
         batches: list[Batch] = []
         for item in work:
@@ -484,6 +485,12 @@ class Judge:
             core.accept(batches, now_ms)
         self._fire_timers(core, now_ms)
         self._upkeep(core, now_ms, idle=not work)
+
+    def _take_settled(self) -> None:
+        """What became of actions, as it was left here without waking the judge's thread."""
+        record = self._running().ledger.settle_action
+        while self._settled:
+            record(*self._settled.popleft())
 
     def _fire_timers(self, core: Core, now_ms: int) -> None:
         try:
