@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from wheeltapper.errors import UnavailableError
@@ -96,3 +98,30 @@ def test_a_reader_sees_what_is_committed_and_cannot_write(tmp_path):
     with pytest.raises(Exception, match="readonly"):
         reader.execute("DELETE FROM journal")
     reader.close()
+
+
+def test_what_may_wait_is_kept_and_the_next_row_is_flushed_again(tmp_path):
+    journal = Journal(tmp_path / "judge.db")
+    with journal.transaction(soon=True):
+        journal.set_meta("late", b"1")
+
+    synchronous = journal.connection.execute("PRAGMA synchronous").fetchone()[0]
+
+    assert (journal.meta("late"), synchronous) == (b"1", 2)
+    journal.close()
+
+
+def test_a_journal_that_was_laid_out_and_never_written_opens_again_after_a_crash(tmp_path):
+    journal = Journal(tmp_path / "judge.db")
+    with journal.transaction():
+        journal.append(1, "messages", b"first")
+    journal.checkpoint()
+    (tmp_path / "copy").mkdir()
+    for path in tmp_path.glob("judge.db*"):
+        shutil.copy(path, tmp_path / "copy")  # what a power cut would leave
+    journal.close()
+
+    again = Journal(tmp_path / "copy" / "judge.db")
+
+    assert [row.entries for row in again.rows()] == [b"first"]
+    again.close()
