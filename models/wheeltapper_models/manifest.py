@@ -72,7 +72,9 @@ def read_manifest(folder: Path) -> Manifest | None:
     except (OSError, msgspec.DecodeError) as error:
         raise ModelError(f"{path}: cannot be read as a manifest: {error}") from error
     if manifest.format != 1:
-        raise ModelError(f"{path}: format {manifest.format} is newer than this version of wheeltapper reads; upgrade it")
+        raise ModelError(
+            f"{path}: format {manifest.format} is newer than this version of wheeltapper reads; upgrade it"
+        )
     for name in manifest.files:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ModelError(f"{path}: lists {name!r}, which is outside of its folder")
@@ -102,7 +104,9 @@ def verify_manifest(folder: Path, manifest: Manifest, keys: "dict[str, Ed25519Pu
         except OSError as error:
             raise ModelError(f"{folder / name}: cannot be read: {error.strerror}") from error
         if found != sha256:
-            raise ModelError(f"{folder / name}: its SHA-256 is not the one in the manifest; it was changed or cut short")
+            raise ModelError(
+                f"{folder / name}: its SHA-256 is not the one in the manifest; it was changed or cut short"
+            )
 
 
 def key_id(key: "Ed25519PublicKey") -> str:
