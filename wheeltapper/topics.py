@@ -74,6 +74,11 @@ def thing_of(template: str, topic: str) -> str | None:
     return given[wanted.index("{thing}")]
 
 
+def plain_filter(topic_filter: str) -> str:
+    """The filter a shared subscription's messages pass: ``$share/group/a/#`` delivers what ``a/#`` would."""
+    return topic_filter.split("/", 2)[2] if topic_filter.startswith("$share/") else topic_filter
+
+
 def matches(topic_filter: str, topic: str) -> bool:
     """
     Whether a topic passes an MQTT topic filter (MQTT 3.1.1 §4.7).

@@ -16,7 +16,7 @@ from typing import Any
 from awscrt import io, mqtt5
 
 from wheeltapper.errors import SettingsError, UnavailableError
-from wheeltapper.topics import matches
+from wheeltapper.topics import matches, plain_filter
 from wheeltapper.transport import Handler
 from wheeltapper.transport.settings import BrokerSettings
 
@@ -174,8 +174,7 @@ class AwsTransport:
         if len(handlers) == 1:
             return next(iter(handlers.values()))
         for topic_filter, handler in list(handlers.items()):
-            plain = topic_filter.split("/", 2)[2] if topic_filter.startswith("$share/") else topic_filter
-            if matches(plain, topic):
+            if matches(plain_filter(topic_filter), topic):
                 return handler
         return None
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from wheeltapper.clock import Clock, SystemClock
 from wheeltapper.errors import SettingsError, UnavailableError
-from wheeltapper.topics import matches
+from wheeltapper.topics import matches, plain_filter
 from wheeltapper.transport import Handler
 from wheeltapper.transport import mqtt_packets as packets
 from wheeltapper.transport.mqtt_link import Link, LinkDelivery
@@ -134,7 +134,7 @@ class BulkTransport:
 
     def _find(self, topic: str) -> Handler | None:
         with self._lock:
-            found = (handler for name, handler in self._handlers.items() if matches(_plain_filter(name), topic))
+            found = (handler for name, handler in self._handlers.items() if matches(plain_filter(name), topic))
             handler = next(found, None)
             if len(self._by_topic) >= _KNOWN_TOPICS:
                 self._by_topic = {}
@@ -149,6 +149,10 @@ class BulkTransport:
                 if not self._stop.is_set():
                     log.warning("broker %s:%d: connection lost (%s)", *self._address, reason)
             self._reconnect()
+        if self._link is not None:  # connected while it was told to stop
+            self._link.close()
+            self._link.serve()
+            self._link = None
 
     def _reconnect(self) -> None:
         attempt = 0
@@ -159,8 +163,3 @@ class BulkTransport:
                 return
             except (OSError, ValueError, SettingsError) as error:
                 log.warning("broker %s:%d: cannot be reached: %s", *self._address, error)
-
-
-def _plain_filter(topic_filter: str) -> str:
-    """The filter a shared subscription's messages pass: ``$share/group/a/#`` delivers what ``a/#`` would."""
-    return topic_filter.split("/", 2)[2] if topic_filter.startswith("$share/") else topic_filter

@@ -20,6 +20,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from wheeltapper.errors import SettingsError, UnavailableError
+from wheeltapper.topics import plain_filter
 from wheeltapper.transport import Handler
 from wheeltapper.transport.settings import BrokerSettings
 
@@ -181,7 +182,7 @@ class MqttTransport:
         log.info("broker %s:%d: connected", *self._address)
 
     def _subscribe_now(self, client: paho.Client, topic_filter: str) -> None:
-        client.message_callback_add(_plain_filter(topic_filter), self._on_message_for(topic_filter))
+        client.message_callback_add(plain_filter(topic_filter), self._on_message_for(topic_filter))
         client.subscribe(topic_filter, qos=1)
 
     def _on_message_for(self, topic_filter: str) -> Callable[[paho.Client, Any, paho.MQTTMessage], None]:
@@ -248,8 +249,3 @@ class MqttTransport:
 def _set_no_delay(_client: paho.Client, _data: Any, connection: Any) -> None:
     with contextlib.suppress(OSError, AttributeError):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _plain_filter(topic_filter: str) -> str:
-    """The filter a shared subscription's messages pass: ``$share/group/a/#`` delivers what ``a/#`` would."""
-    return topic_filter.split("/", 2)[2] if topic_filter.startswith("$share/") else topic_filter

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 _RECEIVE_BYTES: Final = 1 << 18
 _PACKETS_AT_ONCE: Final = 4096
 _IN_FLIGHT: Final = 65_000
+_SUBSCRIPTION: Final = 65_001
 _REFUSALS = {
     1: "protocol version",
     2: "client id",
@@ -116,7 +117,7 @@ class Link:
 
     def subscribe(self, filters: Sequence[str]) -> None:
         """Ask for what passes the filters."""
-        self.send(packets.subscribe(self._take_number(None, kept=False), filters))
+        self.send(packets.subscribe(_SUBSCRIPTION, filters))
 
     def publish(self, topic: str, payload: bytes, done: Done | None) -> bool:
         """Send and have ``done`` told; False, and nothing told, where the connection has ended or is choked."""
@@ -130,17 +131,16 @@ class Link:
             raise
         return True
 
-    def _take_number(self, done: Done | None, *, kept: bool = True) -> int:
+    def _take_number(self, done: Done | None) -> int:
         """A packet number that is not in use; 0 where there is none."""
         with self._lock:
             if self._ended or len(self._pending) >= _IN_FLIGHT:
                 return 0
             while True:
-                self._number = self._number % 65_535 + 1
+                self._number = self._number % _IN_FLIGHT + 1
                 if self._number not in self._pending:
                     break
-            if kept:
-                self._pending[self._number] = done
+            self._pending[self._number] = done
             return self._number
 
     def serve(self) -> str:
@@ -198,9 +198,7 @@ class Link:
                     reply = packets.PUBREC if kind & 0x04 else packets.PUBACK
                     self._deliver(LinkDelivery(self, topic, payload, packets.answer(reply, number) if number else b""))
                 case packets.PUBACK:
-                    done = self._pending.pop(packets.number_of(body), None)
-                    if done is not None:
-                        done(True)
+                    _tell(self._pending.pop(packets.number_of(body), None), delivered=True)
                 case packets.PUBREL:
                     self.send(packets.answer(packets.PUBCOMP, body))
                 case packets.SUBACK:
@@ -257,5 +255,13 @@ class Link:
         for end in (self._socket, self._wakes, self._waker):
             end.close()
         for done in pending.values():
-            if done is not None:
-                done(False)
+            _tell(done, delivered=False)
+
+
+def _tell(done: Done | None, *, delivered: bool) -> None:
+    if done is None:
+        return
+    try:
+        done(delivered)
+    except Exception:
+        log.exception("broker: who published failed to hear what became of it")

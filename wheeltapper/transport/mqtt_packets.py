@@ -47,8 +47,7 @@ def answer(kind: int, number: bytes) -> bytes:
 
 def number_of(body: bytes) -> int:
     """The packet number that an acknowledgement begins with."""
-    found: int = _number.unpack_from(body)[0]
-    return found
+    return int.from_bytes(body[:2], "big")
 
 
 def read_publish(kind: int, body: bytes) -> tuple[str, bytes, bytes]:
