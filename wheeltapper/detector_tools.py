@@ -73,7 +73,7 @@ def _register_new(group: Commands) -> None:
         "wheeltapper detector new threshold --input Pump --key thing --attribute temperature --above 80 --clear 75 \\\n"
         "    --seconds 60 --topic alarms/hot --output hot.json",
     )
-    command.add_argument("template", choices=_TEMPLATES)
+    command.add_argument("template", choices=_TEMPLATES, help="what the model watches for")
     command.add_argument("--name", help="of the model (default: the template and the input)")
     command.add_argument("--input", required=True, help="the input whose messages it reads")
     command.add_argument("--key", default="", help="attribute that tells one machine from another")

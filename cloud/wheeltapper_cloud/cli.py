@@ -43,7 +43,12 @@ def _register_serve(cloud: Commands) -> None:
     parser.add_argument(
         "--config", type=Path, metavar="TOML", help="cloud.toml: inputs, models, rules, actions, limits"
     )
-    parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+    parser.add_argument(
+        "--log-level",
+        default="INFO",
+        choices=("DEBUG", "INFO", "WARNING", "ERROR"),
+        help="the least that is logged (default: INFO)",
+    )
 
 
 def _register_keys(keys: Commands) -> None:

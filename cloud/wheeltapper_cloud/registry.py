@@ -54,15 +54,15 @@ def register(commands: Commands) -> None:
         help="make a version the live one",
         example='wheeltapper model registry promote pump 1.2.0 --note "40 days without a false alarm"',
     )
-    promote.add_argument("name")
-    promote.add_argument("version")
+    promote.add_argument("name", help="the model")
+    promote.add_argument("version", help="the version to make live")
     rollback = registry.add(
         "rollback",
         _roll_back,
         help="make the version live that was live before",
         example='wheeltapper model registry rollback pump --release --note "false alarms at low load"',
     )
-    rollback.add_argument("name")
+    rollback.add_argument("name", help="the model")
     rollback.add_argument(
         "--release",
         action="store_true",

@@ -61,8 +61,12 @@ def _add(group: Commands, name: str, help_text: str, example: str) -> None:
     broker = parser.add_argument_group("broker")
     broker.add_argument("--broker", default="mqtt://127.0.0.1:1883", metavar="URL", help="mqtt:// or mqtts://host:port")
     broker.add_argument("--aws", action="store_true", help="the broker is AWS IoT Core, or another that speaks MQTT 5")
-    for file in ("ca", "certificate", "key"):
-        broker.add_argument(f"--{file}", type=Path, metavar="PEM")
+    for file, what in (
+        ("ca", "the broker's authority"),
+        ("certificate", "of this client"),
+        ("key", "of --certificate"),
+    ):
+        broker.add_argument(f"--{file}", type=Path, metavar="PEM", help=what)
 
 
 class Asker:

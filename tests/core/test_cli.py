@@ -1,9 +1,12 @@
 """The command line: every command has help with an example, errors are one line, a slim install shows its own."""
 
 import argparse
+import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.resources import files as files_of
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +32,36 @@ def test_every_command_has_help_and_an_example() -> None:
     for name, parser in commands.items():
         assert parser.description, name
         assert parser.epilog and "wheeltapper " in parser.epilog, name
+        assert [action.dest for action in parser._actions if not action.help] == [], name
+
+
+def test_every_library_has_an_extra_that_brings_it() -> None:
+    packages = (
+        "wheeltapper",
+        "wheeltapper_models",
+        "wheeltapper_device",
+        "wheeltapper_components",
+        "wheeltapper_cloud",
+    )
+    always = {"msgspec", "rich", "yaml"}
+    files = [file for name in packages for file in Path(str(files_of(name))).rglob("*.py")]
+    imported = {
+        name.split(".")[0]
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text()))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom) and not node.level
+            else []
+        )
+    }
+
+    unnamed = imported - set(sys.stdlib_module_names) - set(packages) - always - set(cli.EXTRA_OF)
+
+    assert len(files) > 100
+    assert unnamed == set()
 
 
 def test_help_loads_no_heavy_library() -> None:
