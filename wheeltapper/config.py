@@ -65,8 +65,10 @@ def convert(kind: type[Settings], values: Mapping[str, Any], where: str, folder:
     """
 
     def decode(wanted: type, value: object) -> object:
-        if wanted is Path and isinstance(value, str):
+        if wanted is Path and isinstance(value, str) and value:
             return (Path.cwd() if isinstance(value, _Typed) else folder) / value
+        if value == "":
+            raise ValueError("Expected a path, got nothing; leave the member out where there is none")
         raise ValueError(f"Expected `{wanted.__name__}`, got `{type(value).__name__}`")
 
     try:

@@ -64,8 +64,9 @@ def test_no_file_is_all_defaults() -> None:
         ("speed = 1", "speed"),
         ('rate = "fast"', r"\$\.rate"),
         ("[broker]\nca = 3", r"\$\.broker\.ca"),
+        ('[broker]\nca = ""', r"leave the member out.*\$\.broker\.ca"),
     ],
-    ids=["not TOML", "unknown member", "no number", "no path"],
+    ids=["not TOML", "unknown member", "no number", "no path", "an empty path"],
 )
 def test_what_is_wrong_is_named(text: str, told: str, tmp_path: Path) -> None:
     path = tmp_path / "room.toml"

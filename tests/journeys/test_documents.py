@@ -4,12 +4,16 @@ import contextlib
 import io
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from wheeltapper_cloud.settings import load as load_cloud
+from wheeltapper_components.settings import load_settings as load_gateway
+from wheeltapper_device.settings import load_settings as load_device
 
 from wheeltapper.cli import build_parser
+from wheeltapper.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), ROOT / "certs" / "README.md"])
@@ -50,6 +54,36 @@ def test_a_documented_command_is_understood(document: Path, command: str) -> Non
             status = int(ended.code or 0)
 
     assert status == 0, f"{document}: {command}: {told.getvalue()}"
+
+
+LOADERS: tuple[Callable[[Path], object], ...] = (
+    lambda path: load_device(path, {}, {}),
+    load_gateway,
+    load_cloud,
+)
+SETTINGS = [
+    (path.relative_to(ROOT), block)
+    for path in DOCUMENTS
+    for block in re.findall(r"```toml\n(.*?)```", path.read_text(), re.DOTALL)
+]
+
+
+def refusal_of(load: Callable[[Path], object], path: Path) -> str:
+    try:
+        load(path)
+    except SettingsError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(("document", "block"), SETTINGS, ids=lambda value: str(value)[:40])
+def test_settings_shown_are_settings_of_some_room(document: Path, block: str, tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text(block)
+
+    refusals = [refusal_of(load, path) for load in LOADERS]
+
+    assert "" in refusals, f"{document}: {refusals}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
