@@ -99,6 +99,7 @@ class Outbox:
         """Notified after every commit that added entries."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)
             self._reader = self._open(flush)
             self._reader.executescript(_SCHEMA)
             self._bytes, self._count = self._reader.execute(
@@ -180,11 +181,6 @@ class Outbox:
 
     def __len__(self) -> int:
         return max(0, self._count - len(self._removing))
-
-    @property
-    def bytes_kept(self) -> int:
-        """Payload bytes that wait."""
-        return self._bytes
 
     def close(self) -> None:
         """Commit what was asked for, then let go of the file; harmless when repeated."""

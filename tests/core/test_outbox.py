@@ -36,6 +36,17 @@ def settle(outbox: Outbox) -> None:
     outbox.put_and_wait([])
 
 
+def test_what_waits_is_its_owners_to_read(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db")
+    outbox.put_and_wait(numbered(1))
+
+    modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+
+    outbox.close()
+    assert modes["outbox.db"] == 0o600
+    assert set(modes.values()) == {0o600}
+
+
 def test_entries_survive_closing_and_keep_their_order(tmp_path: Path) -> None:
     first = Outbox(tmp_path / "outbox.db")
     first.put_and_wait(numbered(1, 2, 3))
