@@ -23,7 +23,6 @@ from wheeltapper_cloud.wire import ServiceError
 ALGORITHM = "AWS4-HMAC-SHA256"
 SKEW_S = 15 * 60
 LONGEST_EXPIRY_S = 7 * 24 * 3600
-SERVICES = frozenset({"iotevents", "ioteventsdata"})
 
 Headers = Sequence[tuple[bytes, bytes]]
 SecretOf = Callable[[str], bytes | None]
