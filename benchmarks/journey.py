@@ -3,9 +3,9 @@ How long a reading takes to become an alarm, beside a bare broker echo in the sa
 
     .venv/bin/python benchmarks/journey.py
 
-A mosquitto, a gateway and a cloud companion run as processes. The shipped motor model scores every reading; a detector that
-changes its state with every prediction turns each into an alarm, so that every reading's whole way is measured: published →
-scored → journaled → judged → alarm received. The echo crosses the same broker twice with nothing in between.
+A mosquitto, a gateway and a cloud companion run as processes. The shipped motor model scores every reading, a detector
+judges every prediction and rings with each twentieth: published → scored and kept → journaled → judged → alarm received is
+timed for those. The echo crosses the same broker twice with nothing in between and nothing kept.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from wheeltapper_device.machines import Simulation
 from wheeltapper.messages import Reading, encode_reading
 
 THINGS = 10
+EVERY = 20
 
 
 def client(port: int) -> paho.Client:
@@ -49,17 +50,40 @@ def free_port() -> int:
 
 
 def detector_model() -> dict[str, Any]:
-    """Two alarm states that take turns with every prediction."""
+    """Rings with every ``EVERY``-th prediction of a thing, and is quiet again with the next."""
 
-    def state(name: str, other: str) -> dict[str, Any]:
-        turn = {"eventName": "turn", "condition": "$input.Prediction.score >= 0", "nextState": other}
-        return {"stateName": name, "onInput": {"events": [], "transitionEvents": [turn]}}
+    def set_count(value: str) -> dict[str, Any]:
+        return {"setVariable": {"variableName": "count", "value": value}}
 
+    counting = {
+        "stateName": "Counting",
+        "onEnter": {"events": [{"eventName": "begin", "actions": [set_count("0")]}]},
+        "onInput": {
+            "events": [
+                {
+                    "eventName": "count",
+                    "condition": "$input.Prediction.score >= 0",
+                    "actions": [set_count("$variable.count + 1")],
+                }
+            ],
+            "transitionEvents": [
+                {"eventName": "ring", "condition": f"$variable.count >= {EVERY - 2}", "nextState": "Ringing"}
+            ],
+        },
+    }
+    ringing = {
+        "stateName": "Ringing",
+        "onInput": {
+            "transitionEvents": [
+                {"eventName": "quiet", "condition": "$input.Prediction.score >= 0", "nextState": "Counting"}
+            ]
+        },
+    }
     return {
-        "detectorModelName": "EveryPrediction",
+        "detectorModelName": "EveryTwentieth",
         "roleArn": "arn:aws:iam::000000000000:role/wheeltapper",
         "key": "thing",
-        "detectorModelDefinition": {"initialStateName": "Odd", "states": [state("Odd", "Even"), state("Even", "Odd")]},
+        "detectorModelDefinition": {"initialStateName": "Counting", "states": [counting, ringing]},
     }
 
 
@@ -76,7 +100,7 @@ def write_settings(folder: Path, broker_port: int, cloud_port: int) -> None:
     )
     (folder / "cloud.toml").write_text(
         f'broker = "{broker}"\nmodels = ["every.json"]\n[server]\nport = {cloud_port}\n'
-        '[judge]\nalarm_states = { EveryPrediction = ["Odd", "Even"] }\n'
+        '[judge]\nalarm_states = { EveryTwentieth = ["Ringing"] }\n'
         '[[inputs]]\nname = "Prediction"\nattributes = ["thing", "score"]\n'
         '[[rules]]\nfilter = "wt/+/prediction"\ninput = "Prediction"\n'
     )
@@ -158,7 +182,8 @@ def measure_journey(port: int, rate: float, seconds: float, run: int) -> tuple[i
         speaker.publish(f"wt/{thing}/reading", encode_reading(reading), qos=1)
 
     count = send_at_rate(rate, seconds, send)
-    wait_until(lambda: len(delays) >= count - 50 * THINGS and not sent, 15)
+    wait_until(lambda: len(delays) >= count // EVERY - 2 * THINGS, 30)
+    time.sleep(1.0)
     for each in (listener, speaker):
         each.loop_stop()
         each.disconnect()
