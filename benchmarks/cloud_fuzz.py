@@ -13,10 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from wheeltapper_cloud.settings import CloudSettings, LimitSettings
-
 from tests.companion import Served, serving
 from tests.fuzzing import throw
+from wheeltapper_cloud.settings import CloudSettings, LimitSettings
 
 
 def main() -> int:

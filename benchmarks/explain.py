@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table as RichTable
+
 from wheeltapper_device.machines import Simulation
 from wheeltapper_models.session import Session
 from wheeltapper_models.shipped import SCENARIOS, shipped_path

@@ -25,9 +25,9 @@ from typing import Any
 import msgspec
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
-from wheeltapper_device.machines import Simulation
 
 from wheeltapper.messages import Reading, encode_reading
+from wheeltapper_device.machines import Simulation
 
 THINGS = 10
 EVERY = 20

@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+
 from wheeltapper_models.data import Table, read_table
 from wheeltapper_models.failure_learners import folds_of
 from wheeltapper_models.forest_cutoff import Cutoff, CutoffSettings

@@ -20,16 +20,15 @@ from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
-from wheeltapper_components.inference import Inference
-from wheeltapper_components.settings import GatewaySettings, ModelSettings, OrderSettings, WatchSettings
-from wheeltapper_components.threads import hand_over_quickly
-
 from tests.components.memory_gateway import memory_links
 from tests.components.small_models import write_small_model
 from wheeltapper.clock import SystemClock
 from wheeltapper.messages import Reading, encode
 from wheeltapper.transport import Delivery
 from wheeltapper.transport.memory import MemoryBroker
+from wheeltapper_components.inference import Inference
+from wheeltapper_components.settings import GatewaySettings, ModelSettings, OrderSettings, WatchSettings
+from wheeltapper_components.threads import hand_over_quickly
 
 SENSORS = [f"TT{number:02d}" for number in range(1, 11)] + ["PT01", "FT01"]
 

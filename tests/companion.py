@@ -10,12 +10,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from wheeltapper_cloud.serve import Companion, http_server
-from wheeltapper_cloud.settings import CloudSettings
-
 from tests.loopback import wait_for_port
 from wheeltapper.clock import Clock, SystemClock
 from wheeltapper.transport import Transport
+from wheeltapper_cloud.serve import Companion, http_server
+from wheeltapper_cloud.settings import CloudSettings
 
 
 class Served:

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from wheeltapper_models.component import COMPONENT_PREFIX, artifact_uris, model_recipe, write_recipe
-from wheeltapper_models.manifest import MANIFEST_FILE
-
 from wheeltapper.cli import Commands
 from wheeltapper.errors import SettingsError, UnavailableError, WheeltapperError
 from wheeltapper_cloud.registry_store import Registry, Version
+from wheeltapper_models.component import COMPONENT_PREFIX, artifact_uris, model_recipe, write_recipe
+from wheeltapper_models.manifest import MANIFEST_FILE
 
 GROUP_HELP = "train models of a machine's health, score and judge them"
 

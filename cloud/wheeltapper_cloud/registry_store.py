@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+
+from wheeltapper.clock import Clock
+from wheeltapper.errors import ModelError, SettingsError
 from wheeltapper_models.card import CARD_FILE, MODEL_FILE, Card, encode_card, read_card, sha256_of
 from wheeltapper_models.component import VERSION, completed, version_rank
 from wheeltapper_models.manifest import (
@@ -25,9 +28,6 @@ from wheeltapper_models.manifest import (
     verify_manifest,
     write_manifest,
 )
-
-from wheeltapper.clock import Clock
-from wheeltapper.errors import ModelError, SettingsError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

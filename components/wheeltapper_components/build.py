@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from wheeltapper_models.component import VERSION, artifact_uris, model_recipe, write_recipe
 
 from wheeltapper import __version__
 from wheeltapper.errors import SettingsError, WheeltapperError
@@ -21,6 +20,7 @@ from wheeltapper_components.build_model import ModelSource, copy_model
 from wheeltapper_components.build_wheels import Device, archive, gather
 from wheeltapper_components.recipe_lint import lint
 from wheeltapper_components.settings import convert_settings
+from wheeltapper_models.component import VERSION, artifact_uris, model_recipe, write_recipe
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

@@ -8,11 +8,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from wheeltapper.errors import ModelError, SettingsError
 from wheeltapper_models.card import CARD_FILE, MODEL_FILE, read_card
 from wheeltapper_models.component import COMPONENT_PREFIX, VERSION, completed
 from wheeltapper_models.manifest import MANIFEST_FILE, missing_files, read_manifest, verify_manifest, write_manifest
-
-from wheeltapper.errors import ModelError, SettingsError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
-from wheeltapper_models.card import CLOCK_INPUTS, Card
-from wheeltapper_models.drift import DriftMonitor, DriftSettings, Finding
 
 from wheeltapper.clock import Clock
 from wheeltapper.errors import ModelError, UnavailableError
@@ -22,6 +20,8 @@ from wheeltapper.outbox import Put
 from wheeltapper.topics import topic_of
 from wheeltapper_components.links import Links
 from wheeltapper_components.settings import GatewaySettings
+from wheeltapper_models.card import CLOCK_INPUTS, Card
+from wheeltapper_models.drift import DriftMonitor, DriftSettings, Finding
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ import os
 from pathlib import Path
 
 import msgspec
-from wheeltapper_models.slot import Slot
 
 from wheeltapper.clock import Clock
 from wheeltapper.errors import ModelError
+from wheeltapper_models.slot import Slot
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
-from wheeltapper_models.serving import Judged, SensorRow
 
 from wheeltapper.clock import Clock
 from wheeltapper.errors import MessageError, SettingsError, UnavailableError
@@ -33,6 +32,7 @@ from wheeltapper_components.readings import OrderBuffer, SeenIds, Timeline, Verd
 from wheeltapper_components.settings import GatewaySettings
 from wheeltapper_components.swap import Seat, Shelf
 from wheeltapper_components.triggers import answer
+from wheeltapper_models.serving import Judged, SensorRow
 
 log = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 import msgspec
-from wheeltapper_models.serving import Judged
 
 from wheeltapper.errors import MessageError
 from wheeltapper.messages import Contribution, ModelName, Prediction, Reading
 from wheeltapper_components.settings import OutputSettings
+from wheeltapper_models.serving import Judged
 
 OTHERS = "others"
 

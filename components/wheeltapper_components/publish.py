@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from wheeltapper_models.component import BUCKET_PLACEHOLDER, version_rank
 
 from wheeltapper.clock import Clock
 from wheeltapper.errors import SettingsError, UnavailableError, WheeltapperError
 from wheeltapper_components.build import Built
 from wheeltapper_components.recipe_lint import lint
+from wheeltapper_models.component import BUCKET_PLACEHOLDER, version_rank
 
 CONTENT_TAG = "wheeltapper-sha256"
 # A deployment document beyond this was seen to fail on nucleus lite.

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from wheeltapper_models.component import VERSION
 
 from wheeltapper_components.recipe import Finding, Findings, Recipe, Target, below, leaves, read_recipe, type_name
 from wheeltapper_components.recipe_access import check_access
 from wheeltapper_components.recipe_manifest import check_manifests, only_installs
+from wheeltapper_models.component import VERSION
 
 # What nucleus lite 2.6 was measured to take.
 LITE_RECIPE_BYTES = 8_196

@@ -8,9 +8,8 @@ import math
 from collections.abc import Sequence
 from enum import Enum
 
-from wheeltapper_models.serving import Judged
-
 from wheeltapper_components.settings import ShadowSettings
+from wheeltapper_models.serving import Judged
 
 
 class Ruling(Enum):

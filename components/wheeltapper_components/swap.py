@@ -13,14 +13,14 @@ from fnmatch import fnmatchcase
 from functools import partial
 
 import msgspec
-from wheeltapper_models.serving import Judged, SensorRow, Served
-from wheeltapper_models.slot import Slot
 
 from wheeltapper.clock import Clock
 from wheeltapper.errors import ModelError
 from wheeltapper_components.settings import ModelSettings, ShadowSettings, WatchSettings
 from wheeltapper_components.shadow import Ruling, Trial
 from wheeltapper_components.versions import Version, load_version, versions_in
+from wheeltapper_models.serving import Judged, SensorRow, Served
+from wheeltapper_models.slot import Slot
 
 log = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from wheeltapper_models.slot import Slot
 
 from wheeltapper.messages import Reading, Trigger, TriggerReply, encode
 from wheeltapper.outbox import Put
 from wheeltapper_components.swap import Seat
+from wheeltapper_models.slot import Slot
 
 if TYPE_CHECKING:
     from wheeltapper_components.inference import Inference

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from wheeltapper.errors import ModelError
 from wheeltapper_models.card import CARD_FILE, MODEL_FILE
 from wheeltapper_models.forest_learner import LearningForest
 from wheeltapper_models.forest_score import read_stream
@@ -24,8 +25,6 @@ from wheeltapper_models.manifest import (
 )
 from wheeltapper_models.serving import Served
 from wheeltapper_models.session import Session
-
-from wheeltapper.errors import ModelError
 
 
 class Version(NamedTuple):

@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from wheeltapper_cloud.boto import VARIABLES, install, variables
-from wheeltapper_cloud.keys import KeyStore
-from wheeltapper_cloud.wire import Operations
 
 from tests.companion import serving
 from wheeltapper.cli import main
 from wheeltapper.clock import SystemClock
+from wheeltapper_cloud.boto import VARIABLES, install, variables
+from wheeltapper_cloud.keys import KeyStore
+from wheeltapper_cloud.wire import Operations
 
 SCRIPT = Path(__file__).parents[1] / "every_operation.py"
 

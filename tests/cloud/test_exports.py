@@ -7,6 +7,11 @@ from pathlib import Path
 import boto3
 import pytest
 from botocore.stub import Stubber
+
+from tests.components.small_models import write_small_model
+from wheeltapper import cli
+from wheeltapper.clock import ManualClock
+from wheeltapper.errors import ModelError, SettingsError, WheeltapperError
 from wheeltapper_cloud.exports import files_in, to_bucket, to_component, to_tar
 from wheeltapper_cloud.registry_store import Registry, Version
 from wheeltapper_components.recipe_lint import lint
@@ -14,11 +19,6 @@ from wheeltapper_components.versions import load_version, versions_in
 from wheeltapper_models.card import sha256_of
 from wheeltapper_models.manifest import MANIFEST_FILE
 from wheeltapper_models.signing import create_key, public_path
-
-from tests.components.small_models import write_small_model
-from wheeltapper import cli
-from wheeltapper.clock import ManualClock
-from wheeltapper.errors import ModelError, SettingsError, WheeltapperError
 
 COMPONENT = "com.wheeltapper.Model.motor"
 

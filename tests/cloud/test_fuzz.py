@@ -1,9 +1,8 @@
 """Whatever is sent, the companion answers, never with 500, and goes on serving."""
 
-from wheeltapper_cloud.settings import CloudSettings, LimitSettings
-
 from tests.companion import serving
 from tests.fuzzing import throw
+from wheeltapper_cloud.settings import CloudSettings, LimitSettings
 
 
 def test_two_thousand_odd_requests_leave_the_companion_well(tmp_path):

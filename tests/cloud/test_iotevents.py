@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from wheeltapper_cloud.settings import CloudSettings, InputSettings, LimitSettings, ServerSettings
 
 from tests.companion import Served, serving
 from wheeltapper.clock import SystemClock
 from wheeltapper.judge import JudgeSettings
+from wheeltapper_cloud.settings import CloudSettings, InputSettings, LimitSettings, ServerSettings
 
 ROLE = "arn:aws:iam::123456789012:role/r"
 ATTRIBUTES = {"attributes": [{"jsonPath": "v"}, {"jsonPath": "id"}]}

@@ -3,10 +3,10 @@ import contextlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wheeltapper_cloud.iotsql import Context, parse_statement, parse_template
-from wheeltapper_cloud.iotsql_functions import UNDEFINED
 
 from wheeltapper.errors import SettingsError
+from wheeltapper_cloud.iotsql import Context, parse_statement, parse_template
+from wheeltapper_cloud.iotsql_functions import UNDEFINED
 
 STATEMENT = "SELECT %s FROM 'dt/+/+'"
 CONDITION = "SELECT * FROM 'a' WHERE %s"

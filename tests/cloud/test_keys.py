@@ -4,12 +4,12 @@ import json
 import stat
 
 import pytest
-from wheeltapper_cloud.keys import KEYS_FILE, SEAL_FILE, KeyStore
 
 from tests.companion import logging_kept
 from wheeltapper.cli import main
 from wheeltapper.clock import ManualClock
 from wheeltapper.errors import SettingsError
+from wheeltapper_cloud.keys import KEYS_FILE, SEAL_FILE, KeyStore
 
 
 def test_a_new_key_gives_back_its_secret(tmp_path):

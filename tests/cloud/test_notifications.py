@@ -4,13 +4,13 @@ import threading
 from typing import Any
 
 import pytest
-from wheeltapper_cloud.actions import Router
-from wheeltapper_cloud.actions_settings import ActionSettings, NotificationSettings, SmtpSettings, ToFile
-from wheeltapper_cloud.notifications import Escalation
 
 from tests.core.judging import ALARM, Bench, deployment
 from wheeltapper.judge import AlarmOperation
 from wheeltapper.judge.delivery import Delivery
+from wheeltapper_cloud.actions import Router
+from wheeltapper_cloud.actions_settings import ActionSettings, NotificationSettings, SmtpSettings, ToFile
+from wheeltapper_cloud.notifications import Escalation
 
 FUNCTION = "arn:aws:lambda:eu-west-1:123456789012:function:notify"
 NOTIFYING: dict[str, Any] = {

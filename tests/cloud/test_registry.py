@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wheeltapper_cloud.registry_store import Registry
-from wheeltapper_models.card import CARD_FILE, read_card
-from wheeltapper_models.signing import create_key, public_path, read_key
 
 from tests.components.small_models import write_small_model
 from wheeltapper import cli
 from wheeltapper.clock import ManualClock
 from wheeltapper.errors import ModelError, SettingsError
+from wheeltapper_cloud.registry_store import Registry
+from wheeltapper_models.card import CARD_FILE, read_card
+from wheeltapper_models.signing import create_key, public_path, read_key
 
 
 @pytest.fixture

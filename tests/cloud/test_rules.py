@@ -1,12 +1,12 @@
 import json
 
 import pytest
-from wheeltapper_cloud.rules import Ingest, Rule, RuleSettings, filters_overlap
 
 from tests.core.judging import Bench
 from wheeltapper.errors import SettingsError, UnavailableError
 from wheeltapper.judge import JudgeSettings, Refusal
 from wheeltapper.transport.memory import MemoryBroker
+from wheeltapper_cloud.rules import Ingest, Rule, RuleSettings, filters_overlap
 
 
 class Line:

@@ -11,11 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from wheeltapper_cloud.guard import Guard
-from wheeltapper_cloud.keys import KeyStore
-from wheeltapper_cloud.settings import CloudSettings, ServerSettings, load
-from wheeltapper_cloud.signature import SignedRequest
-from wheeltapper_cloud.wire import ServiceError
 
 from tests.companion import Served, logging_kept, serving
 from tests.loopback import wait_for_port
@@ -24,6 +19,11 @@ from wheeltapper.cli import main
 from wheeltapper.clock import ManualClock, SystemClock
 from wheeltapper.errors import SettingsError, UnavailableError
 from wheeltapper.transport.memory import MemoryBroker
+from wheeltapper_cloud.guard import Guard
+from wheeltapper_cloud.keys import KeyStore
+from wheeltapper_cloud.settings import CloudSettings, ServerSettings, load
+from wheeltapper_cloud.signature import SignedRequest
+from wheeltapper_cloud.wire import ServiceError
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
-from wheeltapper_cloud.signature import SKEW_S, SignedRequest, verify
-from wheeltapper_cloud.wire import ServiceError
 
 from wheeltapper.clock import ManualClock
+from wheeltapper_cloud.signature import SKEW_S, SignedRequest, verify
+from wheeltapper_cloud.wire import ServiceError
 
 KEY, SECRET = "WTAKTESTTESTTESTTEST", "secret/of+the=key"
 NOW_S = 1_800_000_000

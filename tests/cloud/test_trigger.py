@@ -5,13 +5,13 @@ import threading
 from typing import Any
 
 import pytest
-from wheeltapper_cloud.trigger import Asker
 
 from wheeltapper import cli, topics
 from wheeltapper.clock import SystemClock
 from wheeltapper.errors import UnavailableError
 from wheeltapper.transport import Delivery
 from wheeltapper.transport.memory import MemoryBroker, MemoryTransport
+from wheeltapper_cloud.trigger import Asker
 
 TOPIC = topics.topic_of(topics.TRIGGER_INFER, "motor-1")
 

@@ -6,6 +6,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from wheeltapper_cloud.wire import STATUS_OF, Operations, ServiceError
 
 OPERATIONS = Operations()

@@ -4,13 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from wheeltapper_components.inference import Inference
-from wheeltapper_components.links import Link, Links
-from wheeltapper_components.settings import GatewaySettings, ModelSettings, StoreSettings
-
 from wheeltapper.clock import ManualClock
 from wheeltapper.messages import Reading, encode
 from wheeltapper.transport.memory import MemoryBroker
+from wheeltapper_components.inference import Inference
+from wheeltapper_components.links import Link, Links
+from wheeltapper_components.settings import GatewaySettings, ModelSettings, StoreSettings
 
 START_MS = 1_700_000_000_000
 

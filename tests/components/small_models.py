@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from wheeltapper_models.card import Card, ModelInput, Training
 from wheeltapper_models.export import INT64, Graph, seal, write
 from wheeltapper_models.kinds import Trained

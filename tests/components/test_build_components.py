@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.components.small_models import write_small_model
+from wheeltapper import cli
+from wheeltapper.errors import ModelError, SettingsError
 from wheeltapper_components import build as build_module
 from wheeltapper_components.build import Plan, build, read_configuration
 from wheeltapper_components.build_model import ModelSource
@@ -14,10 +18,6 @@ from wheeltapper_components.recipe_lint import lint
 from wheeltapper_components.versions import load_version, versions_in
 from wheeltapper_models.component import model_recipe
 from wheeltapper_models.signing import create_key, public_path
-
-from tests.components.small_models import write_small_model
-from wheeltapper import cli
-from wheeltapper.errors import ModelError, SettingsError
 
 DEVICE = Device(("3.11",), "x86_64")
 INFERENCE, DETECTORS = "com.wheeltapper.Inference", "com.wheeltapper.Detectors"

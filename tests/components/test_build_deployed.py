@@ -12,15 +12,15 @@ from typing import Any
 
 import msgspec
 import pytest
+
+from tests.components.nucleus import Nucleus
+from wheeltapper.errors import SettingsError, UnavailableError
+from wheeltapper.messages import Reading, encode
 from wheeltapper_components.build import ROOM, Built, Plan, build
 from wheeltapper_components.build_model import ModelSource
 from wheeltapper_components.build_wheels import _own_wheel, gather, this_device
 from wheeltapper_models import shipped
 from wheeltapper_models.card import CARD_FILE, read_card
-
-from tests.components.nucleus import Nucleus
-from wheeltapper.errors import SettingsError, UnavailableError
-from wheeltapper.messages import Reading, encode
 
 # It downloads, builds and installs 50 MB of wheels; a busy machine takes its time.
 pytestmark = pytest.mark.timeout(400)

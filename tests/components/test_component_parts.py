@@ -7,18 +7,18 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wheeltapper_components.configuration import Watcher, coerce
-from wheeltapper_components.exits import ExitBudget
-from wheeltapper_components.heartbeat import Heartbeat
-from wheeltapper_components.predictions import encode_prediction
-from wheeltapper_components.readings import OrderBuffer, SeenIds
-from wheeltapper_components.settings import GatewaySettings, GreengrassSettings, OutputSettings, load_settings
 
 from wheeltapper.clock import ManualClock
 from wheeltapper.errors import SettingsError, UnavailableError
 from wheeltapper.health import check_health, forget_health, write_health
 from wheeltapper.messages import Contribution, Health, ModelName, Prediction, Reading, encode
 from wheeltapper.transport import Handler
+from wheeltapper_components.configuration import Watcher, coerce
+from wheeltapper_components.exits import ExitBudget
+from wheeltapper_components.heartbeat import Heartbeat
+from wheeltapper_components.predictions import encode_prediction
+from wheeltapper_components.readings import OrderBuffer, SeenIds
+from wheeltapper_components.settings import GatewaySettings, GreengrassSettings, OutputSettings, load_settings
 
 HOUR_S = 3_600.0
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from wheeltapper_components.settings import DriftSettings, ModelSettings, StoreSettings, load_settings
 
 from tests.components.memory_gateway import MemoryGateway
 from tests.components.small_models import write_small_model
 from wheeltapper.errors import SettingsError, UnavailableError
 from wheeltapper.messages import Drift
+from wheeltapper_components.settings import DriftSettings, ModelSettings, StoreSettings, load_settings
 
 QUICK = DriftSettings(period_s=60.0, learn=3, thin=1, save_s=30.0)
 Make = Callable[..., MemoryGateway]

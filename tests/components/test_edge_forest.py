@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from tests.components.memory_gateway import MemoryGateway
+from wheeltapper.errors import ModelError
 from wheeltapper_components.settings import ForestSettings, ModelSettings, ShadowSettings
 from wheeltapper_models.data import Table
 from wheeltapper_models.export import write
@@ -14,9 +17,6 @@ from wheeltapper_models.forest import fit
 from wheeltapper_models.forest_watch import STREAM_FILE, ForestWatch
 from wheeltapper_models.kinds import Options
 from wheeltapper_models.manifest import write_manifest
-
-from tests.components.memory_gateway import MemoryGateway
-from wheeltapper.errors import ModelError
 
 Make = Callable[..., MemoryGateway]
 SMALL = {"trees": "10", "sample_size": "32", "shingle": "2", "run": "2"}

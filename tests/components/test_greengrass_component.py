@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wheeltapper_components.component import Component
 
 from tests.components.detector_models import hot_motor
 from tests.components.nucleus import Nucleus, Profile
 from tests.components.small_models import write_small_model
 from wheeltapper.clock import SystemClock
 from wheeltapper.messages import Reading, encode
+from wheeltapper_components.component import Component
 
 ROOM = Path(__file__).resolve().parents[2] / "components"
 MODEL = "com.wheeltapper.Model.motor"

@@ -10,6 +10,11 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+
+from tests.components.memory_gateway import START_MS, MemoryGateway
+from tests.components.small_models import write_small_model
+from wheeltapper.errors import ModelError, UnavailableError
+from wheeltapper.messages import Prediction
 from wheeltapper_components.settings import (
     ModelSettings,
     OrderSettings,
@@ -19,11 +24,6 @@ from wheeltapper_components.settings import (
     TriggerSettings,
     WatchSettings,
 )
-
-from tests.components.memory_gateway import START_MS, MemoryGateway
-from tests.components.small_models import write_small_model
-from wheeltapper.errors import ModelError, UnavailableError
-from wheeltapper.messages import Prediction
 
 Make = Callable[..., MemoryGateway]
 

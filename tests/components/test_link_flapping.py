@@ -5,13 +5,13 @@ import random
 from pathlib import Path
 
 import pytest
-from wheeltapper_components.detectors import Detectors
-from wheeltapper_components.settings import DetectorSettings, OrderSettings
 
 from tests.components.detector_models import hot_motor
 from tests.components.memory_gateway import MemoryGateway, memory_links
 from tests.components.small_models import write_small_model
 from wheeltapper.clock import ManualClock
+from wheeltapper_components.detectors import Detectors
+from wheeltapper_components.settings import DetectorSettings, OrderSettings
 
 STEP_S = 10
 PER_STEP = 10

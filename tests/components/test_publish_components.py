@@ -9,6 +9,11 @@ from typing import Any
 import boto3
 import pytest
 from botocore.stub import ANY, Stubber
+
+from tests.components.small_models import write_small_model
+from wheeltapper import cli
+from wheeltapper.clock import ManualClock
+from wheeltapper.errors import SettingsError, UnavailableError, WheeltapperError
 from wheeltapper_components import build as build_module
 from wheeltapper_components.build import Plan, build
 from wheeltapper_components.build_model import ModelSource
@@ -23,11 +28,6 @@ from wheeltapper_components.publish import (
     deployment_request,
     upload_request,
 )
-
-from tests.components.small_models import write_small_model
-from wheeltapper import cli
-from wheeltapper.clock import ManualClock
-from wheeltapper.errors import SettingsError, UnavailableError, WheeltapperError
 
 GROUP = "arn:aws:iot:eu-central-1:123456789012:thinggroup/gateways"
 MODEL = "com.wheeltapper.Model.motor"

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from wheeltapper_components.recipe import Finding
-from wheeltapper_components.recipe_lint import lint
 
 from wheeltapper import cli
+from wheeltapper_components.recipe import Finding
+from wheeltapper_components.recipe_lint import lint
 
 ROOM = Path(__file__).resolve().parents[2] / "components"
 Recipe = dict[str, Any]

@@ -10,12 +10,12 @@ import onnx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from wheeltapper_components.settings import ModelSettings, ShadowSettings, WatchSettings
-from wheeltapper_models.card import read_card, sha256_of
-from wheeltapper_models.manifest import MANIFEST_FILE, write_manifest
 
 from tests.components.memory_gateway import MemoryGateway
 from tests.components.small_models import write_small_model
+from wheeltapper_components.settings import ModelSettings, ShadowSettings, WatchSettings
+from wheeltapper_models.card import read_card, sha256_of
+from wheeltapper_models.manifest import MANIFEST_FILE, write_manifest
 
 
 class Versions:

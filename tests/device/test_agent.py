@@ -8,6 +8,11 @@ from typing import Any
 
 import msgspec
 import pytest
+
+from wheeltapper.clock import ManualClock
+from wheeltapper.outbox import Outbox
+from wheeltapper.sender import Sender
+from wheeltapper.transport.memory import MemoryBroker, MemoryTransport
 from wheeltapper_device.agent import Agent
 from wheeltapper_device.run import source_of
 from wheeltapper_device.settings import (
@@ -17,11 +22,6 @@ from wheeltapper_device.settings import (
     TopicSettings,
     TriggerSettings,
 )
-
-from wheeltapper.clock import ManualClock
-from wheeltapper.outbox import Outbox
-from wheeltapper.sender import Sender
-from wheeltapper.transport.memory import MemoryBroker, MemoryTransport
 
 START_MS = 1_795_000_000_000
 TRIGGER = "wt/machine-1/trigger/ingest"

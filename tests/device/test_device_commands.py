@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from wheeltapper_device.machines import MACHINES, Simulation
-from wheeltapper_device.settings import DeviceSettings, load_settings
 
 from wheeltapper.cli import main
 from wheeltapper.clock import ManualClock
 from wheeltapper.errors import SettingsError, UnavailableError
 from wheeltapper.health import check_health, write_health
 from wheeltapper.messages import Health, encode
+from wheeltapper_device.machines import MACHINES, Simulation
+from wheeltapper_device.settings import DeviceSettings, load_settings
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "device" / "device.example.toml"
 

@@ -10,11 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-from wheeltapper_device.run import source_of
-from wheeltapper_device.settings import DeviceSettings, SimulationSettings
-
 from tests.loopback import free_port
 from wheeltapper.outbox import Outbox
+from wheeltapper_device.run import source_of
+from wheeltapper_device.settings import DeviceSettings, SimulationSettings
 
 # Imports once, then forks an agent for every byte it reads, so that fifty starts take no longer than one.
 FORKING_AGENT = """

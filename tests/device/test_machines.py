@@ -5,9 +5,9 @@ import itertools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wheeltapper_device.machines import MACHINES, NO_FAULT, Sample, Simulation
 
 from wheeltapper.errors import SettingsError
+from wheeltapper_device.machines import MACHINES, NO_FAULT, Sample, Simulation
 
 FAULTS = [(name, fault.name) for name, machine in MACHINES.items() for fault in machine.faults]
 scenarios = st.sampled_from(sorted(MACHINES))

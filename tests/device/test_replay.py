@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from wheeltapper.errors import DataError, SettingsError
 from wheeltapper_device.replay import ReplaySource
 from wheeltapper_device.settings import ReplaySettings
 from wheeltapper_device.sources import Step
-
-from wheeltapper.errors import DataError, SettingsError
 
 
 def source_of(path: Path, **told: object) -> ReplaySource:

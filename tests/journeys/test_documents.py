@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from wheeltapper_cloud.settings import load as load_cloud
-from wheeltapper_components.settings import load_settings as load_gateway
-from wheeltapper_device.settings import load_settings as load_device
 
 from wheeltapper.cli import build_parser
 from wheeltapper.errors import SettingsError
+from wheeltapper_cloud.settings import load as load_cloud
+from wheeltapper_components.settings import load_settings as load_gateway
+from wheeltapper_device.settings import load_settings as load_device
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), ROOT / "certs" / "README.md"])

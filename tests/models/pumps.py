@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
 from wheeltapper_models import varx
 from wheeltapper_models.data import Table
 from wheeltapper_models.kinds import Options, Trained

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from wheeltapper_models.drift import ADWIN, CHART, DAY_MS, KS, DriftMonitor, DriftSettings, Finding
-from wheeltapper_models.drift_adwin import Adwin
 
 from wheeltapper.errors import ModelError
 from wheeltapper.messages import ModelName
+from wheeltapper_models.drift import ADWIN, CHART, DAY_MS, KS, DriftMonitor, DriftSettings, Finding
+from wheeltapper_models.drift_adwin import Adwin
 
 HOUR_MS = 3_600_000
 MODEL = ModelName("pump", "1")

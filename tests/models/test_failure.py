@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+from wheeltapper.errors import DataError, SettingsError
 from wheeltapper_models import failure
 from wheeltapper_models.calibration import brier_score, calibration_error, fit_platt, sigmoid
 from wheeltapper_models.data import Table, table_of
@@ -17,8 +19,6 @@ from wheeltapper_models.kinds import Options, Trained
 from wheeltapper_models.ranking import area_under_curve
 from wheeltapper_models.score import score_table
 from wheeltapper_models.session import Session
-
-from wheeltapper.errors import DataError, SettingsError
 
 HISTORY = Options(name="jet", unit_column="unit", horizon=10.0, settings={"short": "3", "long": "8"})
 

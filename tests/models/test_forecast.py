@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+from wheeltapper.errors import DataError, SettingsError
 from wheeltapper_models import forecast
 from wheeltapper_models.data import Table, table_of
 from wheeltapper_models.forecast_blend import fit_ridge
@@ -10,8 +12,6 @@ from wheeltapper_models.forecast_features import Layout, add_features, features
 from wheeltapper_models.kinds import Options, Trained
 from wheeltapper_models.score import score_table
 from wheeltapper_models.session import Session
-
-from wheeltapper.errors import DataError, SettingsError
 
 Array = NDArray[np.float64]
 START = np.datetime64("2026-01-01T00:00:00")

@@ -7,6 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
+from wheeltapper.cli import main
+from wheeltapper.errors import DataError, ModelError, SettingsError
 from wheeltapper_models import forest
 from wheeltapper_models.data import Table, table_of
 from wheeltapper_models.forest_cutoff import Cutoff, CutoffSettings
@@ -19,9 +22,6 @@ from wheeltapper_models.forest_watch import STREAM_FILE, ForestWatch
 from wheeltapper_models.forest_window import Shingle
 from wheeltapper_models.kinds import Options, Trained
 from wheeltapper_models.session import Session
-
-from wheeltapper.cli import main
-from wheeltapper.errors import DataError, ModelError, SettingsError
 
 Array = NDArray[np.float64]
 SMALL = ForestSettings(trees=10, sample_size=32, seed=3)

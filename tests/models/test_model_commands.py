@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests.models.pumps import SENSORS, pump_values, write_csv
+from wheeltapper.cli import main
 from wheeltapper_models.card import read_card
 from wheeltapper_models.commands import KIND_NAMES
 from wheeltapper_models.data import read_table
 from wheeltapper_models.kinds import KINDS
 from wheeltapper_models.ranking import area_under_curve, average_precision
 from wheeltapper_models.train import Request, label, prepare
-
-from tests.models.pumps import SENSORS, pump_values, write_csv
-from wheeltapper.cli import main
 
 
 @pytest.fixture

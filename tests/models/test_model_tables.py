@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from wheeltapper.errors import DataError
 from wheeltapper_models.data import Table, read_table
 from wheeltapper_models.labels import Range, labelled_rows, read_ranges
 from wheeltapper_models.resample import resample
 from wheeltapper_models.times import read_duration_ms, read_time
 from wheeltapper_models.window import Window
-
-from wheeltapper.errors import DataError
 
 
 def table_from(tmp_path: Path, text: str, **options: str) -> Table:

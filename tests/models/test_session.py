@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.models.pumps import pump_model, pump_values
+from wheeltapper.errors import ModelError
 from wheeltapper_models.card import Card, read_card
 from wheeltapper_models.export import write
 from wheeltapper_models.header import read_header
 from wheeltapper_models.session import Session
-
-from tests.models.pumps import pump_model, pump_values
-from wheeltapper.errors import ModelError
 
 MODEL = pump_model()
 STATM = Path("/proc/self/statm")

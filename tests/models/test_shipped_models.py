@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
+
+from wheeltapper.cli import main
 from wheeltapper_device.machines import Simulation
 from wheeltapper_models.data import Table
 from wheeltapper_models.score import score_table
 from wheeltapper_models.session import Session
 from wheeltapper_models.shipped import SCENARIOS, shipped_path
-
-from wheeltapper.cli import main
 
 
 def session_of(scenario: str) -> Session:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from wheeltapper_models.card import Card, ModelInput, Training
 from wheeltapper_models.export import Graph, seal
 from wheeltapper_models.session import Session

@@ -5,6 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
+from tests.models.pumps import SENSORS, pump_model, pump_table, pump_values
+from wheeltapper.errors import DataError, SettingsError
 from wheeltapper_models import varx, varx_model
 from wheeltapper_models.card import encode_card
 from wheeltapper_models.conditions import parse_condition
@@ -12,9 +15,6 @@ from wheeltapper_models.data import Table
 from wheeltapper_models.kinds import Options
 from wheeltapper_models.score import score_table
 from wheeltapper_models.session import Session
-
-from tests.models.pumps import SENSORS, pump_model, pump_table, pump_values
-from wheeltapper.errors import DataError, SettingsError
 
 MODEL = pump_model()
 
