@@ -1,5 +1,6 @@
 """The executors that need no AWS: webhook, e-mail, file, command."""
 
+import errno
 import hashlib
 import hmac
 import http.client
@@ -193,13 +194,22 @@ class FileExecutor:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
                 try:
-                    os.write(descriptor, line)
-                    os.fdatasync(descriptor)
+                    _append(descriptor, line)
                 finally:
                     os.close(descriptor)
         except OSError as error:
             raise UnavailableError(f"{self._path}: {error.strerror}") from error
         settled(Result("delivered"))
+
+
+def _append(descriptor: int, line: bytes) -> None:
+    """Write the whole line and sync it, or leave the file as it was: a disk that fills up takes part of a write."""
+    end = os.fstat(descriptor).st_size
+    written = os.write(descriptor, line)
+    if written < len(line):
+        os.ftruncate(descriptor, end)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fdatasync(descriptor)
 
 
 class CommandExecutor:

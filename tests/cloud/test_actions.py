@@ -1,12 +1,20 @@
 import hashlib
 import hmac
 import json
+import os
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+
+from tests.core.judging import MODEL, Bench, deployment
+from wheeltapper.clock import ManualClock
+from wheeltapper.errors import MessageError, SettingsError, UnavailableError
+from wheeltapper.judge import Action
+from wheeltapper.judge.delivery import Delivery, DeliverySettings, Result
+from wheeltapper.transport.memory import MemoryBroker
 from wheeltapper_cloud.actions import Router
 from wheeltapper_cloud.actions_aws import AwsExecutor, sitewise_entry
 from wheeltapper_cloud.actions_local import CommandExecutor, FileExecutor, Mailer, WebhookExecutor
@@ -23,13 +31,6 @@ from wheeltapper_cloud.actions_settings import (
     ToWebhook,
 )
 from wheeltapper_cloud.settings import load
-
-from tests.core.judging import MODEL, Bench, deployment
-from wheeltapper.clock import ManualClock
-from wheeltapper.errors import MessageError, SettingsError, UnavailableError
-from wheeltapper.judge import Action
-from wheeltapper.judge.delivery import Delivery, DeliverySettings, Result
-from wheeltapper.transport.memory import MemoryBroker
 
 
 def action(kind="sns", target="arn:aws:sns:us-east-1:123456789012:t", payload=b'{"a": 1}', **more):
@@ -321,6 +322,23 @@ def test_a_file_gets_one_whole_line_per_action(tmp_path):
 
     lines = [json.loads(line) for line in (tmp_path / "sub" / "actions.jsonl").read_text().splitlines()]
     assert [line["payload"] for line in lines] == [{"a": 1}, "not json ü"]
+
+
+def test_a_disk_that_fills_up_leaves_no_part_of_a_line(tmp_path, monkeypatch):
+    path = tmp_path / "actions.jsonl"
+    executor = FileExecutor(path)
+    run(executor, action())
+    before = path.read_bytes()
+
+    with monkeypatch.context() as full:
+        write = os.write
+        full.setattr(os, "write", lambda descriptor, line: write(descriptor, line[:5]))
+        with pytest.raises(UnavailableError, match="No space"):
+            run(executor, action())
+
+    assert path.read_bytes() == before
+    run(executor, action())
+    assert path.read_bytes() == before * 2
 
 
 def test_a_command_gets_the_action_and_no_shell(tmp_path):
