@@ -192,3 +192,10 @@ def test_certificates_are_shown_and_asked_for(mosquitto_path: str, client: str, 
 def test_a_malformed_address_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match="broker"):
         BrokerSettings(url=url).host_and_port()
+
+
+def test_credentials_in_an_address_are_refused_and_not_repeated() -> None:
+    with pytest.raises(SettingsError, match="password_file") as refused:
+        BrokerSettings(url="mqtt://ada:engine@plant.example").host_and_port()
+
+    assert "engine" not in str(refused.value)

@@ -53,6 +53,10 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             host, port = parts.hostname, parts.port
         except ValueError as error:
             raise SettingsError(f"broker {self.url!r}: {error}") from error
+        if parts.username is not None or parts.password is not None:
+            raise SettingsError(
+                f"broker {host}: no credentials in the address; give username and password_file in settings"
+            )
         if parts.scheme not in ("mqtt", "mqtts") or not host or parts.path not in ("", "/"):
             raise SettingsError(f"broker {self.url!r}: must be mqtt://host:port or mqtts://host:port")
         return host, port or (8883 if self.tls else 1883)
