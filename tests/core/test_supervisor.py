@@ -110,3 +110,11 @@ def _runs(pid: int) -> bool:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return False
+
+
+def test_last_words_are_found_at_the_end_of_a_long_log(tmp_path: Path) -> None:
+    supervisor = Supervisor([], tmp_path, SystemClock(), lambda *_: None)
+    (tmp_path / "gateway.log").write_text("é" * 1_000_000 + "\nwheeltapper: broker: away\n")
+
+    assert supervisor.last_line("gateway") == "broker: away"
+    assert supervisor.last_line("cloud") == "it said nothing"

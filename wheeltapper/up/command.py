@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -234,7 +235,9 @@ def _check_port(port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except (OSError, OverflowError) as error:
-            raise UnavailableError(f"port {port} on 127.0.0.1 is taken; choose another with --port N") from error
+            taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+            why = "is taken" if taken else f"cannot be used ({error})"
+            raise UnavailableError(f"port {port} on 127.0.0.1 {why}; choose another with --port N") from error
 
 
 def _check_broker(url: str) -> None:

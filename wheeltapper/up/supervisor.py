@@ -24,10 +24,11 @@ _STOP_TIMEOUT_S = 12.0
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _STABLE_AFTER_S = 30.0
 _GIVE_UP_AFTER = 10
+_LAST_WORDS_BYTES = 4096
 
 
 class Program(msgspec.Struct, frozen=True):
-    """A process to keep running: its name, its command line, and whether it must be ready before the next is started."""
+    """A process to keep running: its name and its command line."""
 
     name: str
     command: Sequence[str]
@@ -113,7 +114,9 @@ class Supervisor:
     def last_line(self, name: str) -> str:
         """What a program last said."""
         try:
-            lines = (self._log_folder / f"{name}.log").read_text(encoding="utf-8", errors="replace").splitlines()
+            with (self._log_folder / f"{name}.log").open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - _LAST_WORDS_BYTES))
+                lines = log.read().decode("utf-8", "replace").splitlines()
         except OSError:
             return "it said nothing"
         return lines[-1].removeprefix("wheeltapper: ") if lines else "it said nothing"
