@@ -79,7 +79,6 @@ class Companion:
         if transport is None:
             judging = msgspec.structs.replace(judging, publish_states=False, publish_alarms=False)
         self.judge = Judge(data_dir, clock, judging, on_actions=lambda actions: self._delivery.take(actions))
-        self._operations = OperationsApi(self.judge, guard)
         router = Router(settings.actions, self.judge, settings.judge.hop_limit, clock, transport)
         self._delivery = Delivery(router, clock, settings.actions.delivery, report=self._report_action)
         self._delivery.attach(self.judge)
@@ -156,8 +155,9 @@ class Companion:
         return True
 
     def _report_action(self, report: ActionReport) -> None:
-        if self._transport is not None:
-            self._transport.publish(topics.topic_of(topics.ACTION, report.thing), encode(report))
+        judging = self._settings.judge
+        if self._transport is not None and judging.publish_actions:
+            self._transport.publish(topics.topic_of(judging.action_topic, report.thing), encode(report))
 
 
 def serve(settings: CloudSettings, data_dir: Path) -> None:

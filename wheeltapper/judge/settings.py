@@ -20,7 +20,8 @@ class JudgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         snapshot_interval_s: how much journal, in time, a restart may have to replay.
         keep_days, keep_bytes: the journal's age and size, whichever is less; never prunes what a restart needs.
         publish_states, publish_alarms: tell operators over the broker, once per change; off where there is no broker.
-        publish_actions: tell operators what became of actions; for hosts that report.
+        publish_actions: tell operators over the broker what became of actions; the host does it.
+        state_topic, alarm_topic, action_topic: where to, each with ``{thing}`` in it.
         alarm_states: detector model → states that are alarms; default: states whose onEnter has an external action.
         thing_attribute: member of the payload that names the thing; where it is missing, the detector's key does.
         hop_limit: how often a message may pass through ``iotEvents`` actions.
