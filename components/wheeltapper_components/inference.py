@@ -269,11 +269,13 @@ class Inference:
             self._admit(arrival, settled)
         ready = self._buffer.pop(int(self._clock.monotonic() * 1000))
         settled += [delivery for _item, delivery in ready]
-        puts, things = self._score_in_order([item for item, _delivery in ready])
         ids = [item.key for item, _delivery in ready if item.key]
-        if ready and not self._keep(puts, {**self._states_of(things), **self._seen.add(ids)}):
-            return
-        self._held.difference_update(ids)
+        try:
+            puts, things = self._score_in_order([item for item, _delivery in ready])
+            if ready and not self._keep(puts, {**self._states_of(things), **self._seen.add(ids)}):
+                return
+        finally:
+            self._held.difference_update(ids)  # after a failure too: what comes again is then no repeat
         for delivery in settled:
             delivery.acknowledge()
 

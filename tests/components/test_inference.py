@@ -68,6 +68,26 @@ def test_nothing_is_said_while_the_model_warms_up(make: Make) -> None:
     assert gateway.inference.counts.warming == 1
 
 
+def test_a_reading_of_a_batch_that_failed_is_scored_when_it_comes_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("unforeseen")
+
+    gateway = make()
+    gateway.send(0, 1)
+    with monkeypatch.context() as failing:
+        failing.setattr(gateway.inference, "_states_of", fail)
+        with pytest.raises(RuntimeError):
+            gateway.run()
+
+    gateway.local.go_away()
+    gateway.local.come_back()
+    gateway.run()
+
+    assert gateway.scored() == ["m1"]
+
+
 def test_a_repeated_reading_is_not_scored_again(make: Make) -> None:
     gateway = make()
 
