@@ -13,8 +13,9 @@ from wheeltapper.cli import Commands
 if TYPE_CHECKING:
     from wheeltapper_cloud.keys import KeyStore
 
-# Modules with a ``register`` of their own.
-_OTHERS = ("operators", "exports", "registry", "trigger")
+# Modules with a ``register`` of their own; the latter handle models, whose package an image of this room alone lacks.
+_OTHERS = ("operators", "trigger")
+_OF_MODELS = ("exports", "registry")
 
 
 def register(commands: Commands) -> None:
@@ -23,10 +24,9 @@ def register(commands: Commands) -> None:
     _register_serve(cloud)
     _register_keys(cloud.group("keys", help="access keys for those who call the cloud companion"))
     _register_boto(commands.group("boto", help="let boto3 and the AWS CLI find the cloud companion"))
-    for name in _OTHERS:
-        module = f"wheeltapper_cloud.{name}"
-        if importlib.util.find_spec(module) is not None:
-            importlib.import_module(module).register(commands)
+    with_models = importlib.util.find_spec("wheeltapper_models") is not None
+    for name in (*_OTHERS, *(_OF_MODELS if with_models else ())):
+        importlib.import_module(f"wheeltapper_cloud.{name}").register(commands)
 
 
 def _register_serve(cloud: Commands) -> None:

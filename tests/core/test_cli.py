@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,6 +63,33 @@ def test_every_library_has_an_extra_that_brings_it() -> None:
 
     assert len(files) > 100
     assert unnamed == set()
+
+
+# What lies beside the core in each room's image, and the first words of the commands that it must show.
+IMAGES = {
+    "core": ((), {"certs", "detector", "health"}),
+    "device": (("device",), {"device"}),
+    "gateway": (("components", "models"), {"gateway", "component", "model"}),
+    "cloud": (("cloud",), {"cloud", "alarms", "actions", "trigger"}),
+}
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_shows_its_own_commands_without_the_other_rooms(image: str) -> None:
+    folders, own = IMAGES[image]
+    code = (
+        "import sys; from pathlib import Path; rooms = {'cloud', 'components', 'device', 'models'};"
+        f"sys.path = [path for path in sys.path if Path(path).name not in rooms - set({folders!r})];"
+        "from wheeltapper.cli import main; sys.exit(main(['--help']))"
+    )
+
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    commands = {line.split()[0] for line in shown.stdout.splitlines() if re.match(" {4}[a-z]", line)}
+    assert shown.returncode == 0, shown.stderr
+    assert own <= commands
+    others = set().union(*(words for name, (_, words) in IMAGES.items() if name not in (image, "core")))
+    assert not commands & others
 
 
 def test_help_loads_no_heavy_library() -> None:
