@@ -93,8 +93,6 @@ UNDEFINED = Possible(undefined=True)
 TRUE = Possible(true=True)
 FALSE = Possible(false=True)
 ANY_BOOLEAN = Possible(true=True, false=True)
-ANY_NUMBER = Possible(number=EVERY_NUMBER)
-ANY_TEXT = Possible(texts="any")
 
 
 def of(value: float | str | bool) -> Possible:

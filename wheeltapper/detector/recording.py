@@ -99,7 +99,6 @@ class Recording(msgspec.Struct):
     """The counts of one replay; ``actions`` by place in the definition, ``states[0].onEnter.events[0].actions[0]``."""
 
     messages: int = 0
-    unrouted: int = 0
     keyless: int = 0
     first: float = math.inf
     last: float = -math.inf
@@ -179,7 +178,6 @@ class _Replay:
         seen.members.update(message.payload.keys())
         given = next((each for each in self._plan.inputs if each.name == message.input_name), None)
         if given is None:
-            recording.unrouted += 1
             return
         for reference in given.references:
             recording.references[reference].add(follow(message.payload, payload_path(reference)))
