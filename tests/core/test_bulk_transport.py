@@ -1,4 +1,4 @@
-"""The bulk transport against a broker that does what it is told."""
+"""MQTT transports, the bulk one above all, against a broker that does what it is told."""
 
 import socket
 import threading
@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from wheeltapper.errors import UnavailableError
-from wheeltapper.transport import Delivery
+from wheeltapper.transport import Delivery, Transport
 from wheeltapper.transport import mqtt_packets as packets
 from wheeltapper.transport.bulk import BulkTransport
-from wheeltapper.transport.settings import BrokerSettings
+from wheeltapper.transport.settings import BrokerSettings, Client, open_transport
 
 
 class ScriptedBroker:
@@ -57,7 +57,7 @@ def broker() -> Iterator[ScriptedBroker]:
     scripted.close()
 
 
-def started(broker: ScriptedBroker, transport: BulkTransport) -> Peer:
+def started(broker: ScriptedBroker, transport: Transport) -> Peer:
     starting = threading.Thread(target=transport.start)
     starting.start()
     peer = broker.accept()
@@ -161,3 +161,32 @@ def test_more_than_the_network_takes_at_once_arrives_whole_and_in_order(broker: 
     assert [int.from_bytes(body[:2], "big") for body in bodies] == list(range(200))
     assert {len(body) for body in bodies} == {100_000}
     transport.close()
+
+
+@pytest.mark.parametrize(
+    ("client", "connack", "refusal"),
+    [
+        ("bulk", b"\x20\x02\x00\x00", b"\x80"),
+        ("paho", b"\x20\x02\x00\x00", b"\x80"),
+        ("awscrt", b"\x20\x03\x00\x00\x00", b"\x00\x87"),  # MQTT 5: no properties, not authorised
+    ],
+    ids=["bulk", "paho", "awscrt"],
+)
+def test_a_refused_subscription_is_told(
+    client: Client, connack: bytes, refusal: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = ScriptedBroker(connack)
+    transport = open_transport(BrokerSettings(url=f"mqtt://127.0.0.1:{broker.port}", client=client), "me")
+    transport.subscribe("secret", lambda delivery: delivery.acknowledge())
+    peer = started(broker, transport)
+    asked = peer.next()[1]
+
+    peer.connection.sendall(b"\x90" + bytes([2 + len(refusal)]) + asked[:2] + refusal)
+
+    deadline = time.monotonic() + 20
+    while "refused" not in caplog.text and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert "refused" in caplog.text
+    transport.close()
+    peer.connection.close()
+    broker.close()

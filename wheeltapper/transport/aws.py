@@ -4,7 +4,6 @@ MQTT 5 through the AWS client: AWS IoT Core with X.509, and the fastest way in f
 Its queue is told to fail at once what cannot be sent, so that what must not be lost waits in the outbox alone.
 """
 
-import contextlib
 import logging
 import queue
 import threading
@@ -190,8 +189,17 @@ class AwsTransport:
     def _subscribe_now(self, filters: list[str]) -> None:
         subscriptions = [mqtt5.Subscription(topic_filter=name, qos=mqtt5.QoS.AT_LEAST_ONCE) for name in filters]
         assert self._client is not None  # noqa: S101 - only called while connected
-        with contextlib.suppress(Exception):
-            self._client.subscribe(mqtt5.SubscribePacket(subscriptions=subscriptions))
+        future: Future[Any] = self._client.subscribe(mqtt5.SubscribePacket(subscriptions=subscriptions))
+        future.add_done_callback(lambda settled: self._subscribed(filters, settled))
+
+    def _subscribed(self, filters: list[str], settled: "Future[Any]") -> None:
+        error = settled.exception()
+        if error is not None:  # the connection is lost, or will be: the next one subscribes again
+            log.warning("broker %s:%d: no answer to subscribing: %s", self._host, self._port, error)
+            return
+        for name, code in zip(filters, settled.result().reason_codes, strict=False):
+            if int(code) >= 0x80:
+                log.error("broker %s:%d: refused to subscribe to %s; see its policy", self._host, self._port, name)
 
     def _on_failure(self, data: mqtt5.LifecycleConnectFailureData) -> None:
         log.warning("broker %s:%d: cannot be reached: %s", self._host, self._port, data.exception)

@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -166,6 +166,7 @@ class MqttTransport:
         client.on_socket_open = _set_no_delay
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_subscribe
         client.on_publish = self._on_publish
         client.on_message = self._on_message
         return client
@@ -184,6 +185,12 @@ class MqttTransport:
     def _subscribe_now(self, client: paho.Client, topic_filter: str) -> None:
         client.message_callback_add(plain_filter(topic_filter), self._on_message_for(topic_filter))
         client.subscribe(topic_filter, qos=1)
+
+    def _on_subscribe(
+        self, _client: paho.Client, _data: Any, _mid: int, reasons: Sequence[ReasonCode], _properties: Any
+    ) -> None:
+        if any(reason.is_failure for reason in reasons):
+            log.error("broker %s:%d: refused a subscription; see its access rules", *self._address)
 
     def _on_message_for(self, topic_filter: str) -> Callable[[paho.Client, Any, paho.MQTTMessage], None]:
         def deliver(client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
