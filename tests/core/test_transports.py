@@ -77,15 +77,20 @@ def test_what_is_published_is_acknowledged_and_arrives_in_order(broker: Broker, 
     arrived: list[bytes] = []
     outcomes: list[bool] = []
 
+    heard = threading.Event()
+
     def take(delivery: Delivery) -> None:
-        arrived.append(delivery.payload)
+        if delivery.topic == "wt/probe/reading":
+            heard.set()
+        else:
+            arrived.append(delivery.payload)
         delivery.acknowledge()
 
     listener, speaker = opened(broker.port, client, "listener"), opened(broker.port, client, "speaker")
     listener.subscribe("wt/+/reading", take)
     listener.start()
     speaker.start()
-    time.sleep(0.3)
+    wait_until(lambda: (speaker.publish("wt/probe/reading", b""), heard.wait(0.2))[1])  # type: ignore[func-returns-value]
     for number in range(200):
         speaker.publish("wt/m/reading", str(number).encode(), outcomes.append)
     wait_until(lambda: len(arrived) == 200 and len(outcomes) == 200)
@@ -103,9 +108,7 @@ def test_an_unacknowledged_delivery_comes_again_to_the_session(broker: Broker, c
     first.start()
     speaker = opened(broker.port, client, "speaker")
     speaker.start()
-    time.sleep(0.3)
-    speaker.publish("work", b"1")
-    assert seen.wait(20)
+    wait_until(lambda: (speaker.publish("work", b"1"), seen.wait(0.2))[1])  # type: ignore[func-returns-value]
     first.close()
 
     second = opened(broker.port, client, "worker")
