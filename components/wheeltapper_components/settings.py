@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from wheeltapper import topics
+from wheeltapper import config, topics
 from wheeltapper.errors import SettingsError
 from wheeltapper.transport.settings import BrokerSettings, decode_path
 
@@ -269,7 +269,7 @@ def convert_settings(values: dict[str, Any], where: str) -> GatewaySettings:
 
 def load_settings(path: Path, environment: Mapping[str, str] | None = None) -> GatewaySettings:
     """
-    Settings from a TOML file, then from the environment; relative paths are relative to the file's folder.
+    The settings of a file, then of the environment; see ``wheeltapper.config.load``.
 
     Args:
         environment: variables; ``WHEELTAPPER_GATEWAY__BROKER__URL`` goes before ``url`` in ``[broker]``, and so on.
@@ -277,18 +277,7 @@ def load_settings(path: Path, environment: Mapping[str, str] | None = None) -> G
     Raises:
         SettingsError: the file cannot be read, or says something that cannot be; names the member.
     """
-    try:
-        values = msgspec.toml.decode(path.read_bytes())
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
-    except msgspec.DecodeError as error:
-        raise SettingsError(f"{path}: not TOML: {error}") from error
-    if not isinstance(values, dict):
-        raise SettingsError(f"{path}: not a table of settings")
-    for name, text in (environment or {}).items():
-        if name.startswith(ENVIRONMENT_PREFIX):
-            values = with_member(values, tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")), text)
-    return resolve_paths(convert_settings(values, str(path)), path.absolute().parent)
+    return config.load(GatewaySettings, path, prefix=ENVIRONMENT_PREFIX, environment=environment)
 
 
 def with_member(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:

@@ -277,12 +277,13 @@ def test_wrong_settings_are_named(tmp_path: Path, text: str, said: str) -> None:
         load_settings(path)
 
 
-def test_relative_paths_in_settings_begin_at_their_file(tmp_path: Path) -> None:
+def test_relative_paths_begin_at_the_file_that_names_them_and_others_where_we_are(tmp_path: Path) -> None:
     path = tmp_path / "gateway.toml"
     path.write_text('data_dir = "data"\n[[models]]\nthings = ["*"]\nfolder = "models/motor"\n[broker]\nca = "ca.pem"\n')
 
-    settings = load_settings(path)
+    settings = load_settings(path, {"WHEELTAPPER_GATEWAY__WATCH__TRUSTED_KEYS": "keys"})
 
+    assert settings.watch.trusted_keys == Path.cwd() / "keys"
     assert settings.data_dir == tmp_path / "data"
     assert settings.models[0].folder == tmp_path / "models" / "motor"
     assert settings.broker.ca == tmp_path / "ca.pem"
