@@ -35,9 +35,16 @@ class PatientTransport:
         self._started: Transport | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._try, name="connect", daemon=True)
+        self._next: Transport | None = None
 
     def start(self) -> None:
-        """Return at once; the connection comes when it can be had."""
+        """
+        Return at once; the connection comes when it can be had.
+
+        Raises:
+            SettingsError: the transport cannot even be made; no waiting would help.
+        """
+        self._next = self._make()
         self._thread.start()
 
     def subscribe(self, topic_filter: str, handler: Handler) -> None:
@@ -69,7 +76,7 @@ class PatientTransport:
     def _try(self) -> None:
         attempt = 0
         while not self._stop.is_set():
-            transport = self._make()
+            transport, self._next = self._next or self._make(), None
             with self._lock:
                 known = dict(self._handlers)
             for topic_filter, handler in known.items():
