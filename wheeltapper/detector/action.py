@@ -90,6 +90,6 @@ def action_id(definition_hash: str, key: str, time_ms: int, sequence: int) -> st
     >>> action_id("ab", "motor-1", 1000, 3)
     'cd0d1bdb-1e0f-8f25-a1ab-8d3d5cbb6fbe'
     """
-    digest = hashlib.blake2b(f"{definition_hash}\\n{key}\\n{time_ms}\\n{sequence}".encode(), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(f"{definition_hash}\n{key}\n{time_ms}\n{sequence}".encode(), digest_size=16).hexdigest()
     # Version 8 is the UUID of one's own making (RFC 9562 §5.8).
     return f"{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-a{digest[17:20]}-{digest[20:]}"
