@@ -88,7 +88,7 @@ def action_id(definition_hash: str, key: str, time_ms: int, sequence: int) -> st
     A UUID that follows from what was done, so that doing it again gives it again.
 
     >>> action_id("ab", "motor-1", 1000, 3)
-    'cd0d1bdb-1e0f-8f25-a1ab-8d3d5cbb6fbe'
+    '6ea9d2c6-57bb-81b1-adfb-cda40cc459d5'
     """
     digest = hashlib.blake2b(f"{definition_hash}\n{key}\n{time_ms}\n{sequence}".encode(), digest_size=16).hexdigest()
     # Version 8 is the UUID of one's own making (RFC 9562 §5.8).
