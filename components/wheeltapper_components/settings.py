@@ -12,8 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from wheeltapper import config, topics
-from wheeltapper.errors import SettingsError
-from wheeltapper.transport.settings import BrokerSettings, decode_path
+from wheeltapper.transport.settings import BrokerSettings
 
 ENVIRONMENT_PREFIX = "WHEELTAPPER_GATEWAY__"
 
@@ -256,15 +255,12 @@ class GatewaySettings(Section, frozen=True):
 
 def convert_settings(values: dict[str, Any], where: str) -> GatewaySettings:
     """
-    Settings from plain data; numbers and booleans may be written as strings.
+    Settings from plain data; numbers and booleans may be written as strings, relative paths stay relative.
 
     Raises:
         SettingsError: names the member.
     """
-    try:
-        return msgspec.convert(values, GatewaySettings, strict=False, dec_hook=decode_path)
-    except msgspec.ValidationError as error:
-        raise SettingsError(f"{where}: {error}") from error
+    return config.convert(GatewaySettings, values, where, Path())
 
 
 def load_settings(path: Path, environment: Mapping[str, str] | None = None) -> GatewaySettings:

@@ -99,13 +99,6 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise SettingsError(f"broker {name} {path}: {error.strerror}; run: wheeltapper certs init") from error
 
 
-def decode_path(wanted: type, value: object) -> object:
-    """msgspec's ``dec_hook`` for settings that hold paths."""
-    if wanted is Path and isinstance(value, str):
-        return Path(value)
-    raise ValueError(f"Expected `{wanted.__name__}`, got `{type(value).__name__}`")
-
-
 def open_transport(settings: BrokerSettings, client_id: str = "", client: Client = "paho") -> Transport:
     """A transport to the broker, not yet started; ``client_id`` and ``client`` serve where the settings name none."""
     match settings.client or client:
