@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WIT
 
 _PAGE_BYTES = 4096
 _PREALLOCATED_BYTES = 16 << 20
-_RESTART_AT_PAGES = (64 << 20) // _PAGE_BYTES
+_RESTART_AT_PAGES = (8 << 20) // _PAGE_BYTES
 _PRUNE_ROWS = 64
 
 
@@ -106,20 +106,25 @@ class Journal:
             with contextlib.suppress(sqlite3.Error):
                 self._writer.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error | OSError):
-                raise UnavailableError(
-                    f"journal {self.path.name}: cannot be written: {error}; free disk space"
-                ) from error
+                raise self._unwritable(error) from error
             raise
         finally:
             if soon:
                 self._writer.execute(f"PRAGMA synchronous={self._synchronous}")
 
     def append(self, now_ms: int, kind: str, entries: bytes) -> Row:
-        """Add a row; only within a transaction."""
+        """Add a row; within a transaction, or as one of its own: then it is durable when this returns."""
+        row = Row(self.position + 1, now_ms, kind, entries)
+        try:
+            self._writer.execute("INSERT INTO journal VALUES (?,?,?,?)", row)
+        except (sqlite3.Error, OSError) as error:
+            raise self._unwritable(error) from error
+        self._written = True
         self.position += 1
-        row = Row(self.position, now_ms, kind, entries)
-        self._writer.execute("INSERT INTO journal VALUES (?,?,?,?)", row)
         return row
+
+    def _unwritable(self, error: Exception) -> UnavailableError:
+        return UnavailableError(f"journal {self.path.name}: cannot be written: {error}; free disk space")
 
     def rows(self, after: int = 0) -> Iterator[Row]:
         """Rows in order, behind a position."""

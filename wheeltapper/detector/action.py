@@ -83,13 +83,24 @@ class Outcome(Struct, frozen=True):
     trace: Any = None
 
 
+def ordered_id(time_ms: int, *parts: object) -> str:
+    """
+    32 hexadecimal digits that follow from what they name; ids of one time lie side by side in an index.
+
+    >>> ordered_id(1_700_000_000_000, "state", 3)
+    '018bcfe56800d9183336b6db6d7aabda'
+    """
+    digest = hashlib.blake2b("\n".join(map(str, parts)).encode(), digest_size=10).hexdigest()
+    return f"{time_ms & 0xFFFF_FFFF_FFFF:012x}{digest}"
+
+
 def action_id(definition_hash: str, key: str, time_ms: int, sequence: int) -> str:
     """
     A UUID that follows from what was done, so that doing it again gives it again.
 
     >>> action_id("ab", "motor-1", 1000, 3)
-    '6ea9d2c6-57bb-81b1-adfb-cda40cc459d5'
+    '00000000-03e8-80f0-a4ba-afbded7231d3'
     """
-    digest = hashlib.blake2b(f"{definition_hash}\n{key}\n{time_ms}\n{sequence}".encode(), digest_size=16).hexdigest()
+    digits = ordered_id(time_ms, definition_hash, key, time_ms, sequence)
     # Version 8 is the UUID of one's own making (RFC 9562 §5.8).
-    return f"{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-a{digest[17:20]}-{digest[20:]}"
+    return f"{digits[:8]}-{digits[8:12]}-8{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"

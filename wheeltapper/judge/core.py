@@ -279,11 +279,14 @@ class Core:
         """Write a row; what waits beside it goes along only when there is too much of it."""
         overdue = self.ledger.waiting > _MOST_WAITING
         try:
-            with self.journal.transaction() as connection:
+            if overdue or audit:
+                with self.journal.transaction() as connection:
+                    row = self.journal.append(now_ms, kind, entries)
+                    if overdue:
+                        self.ledger.flush(connection)
+                    write_audit(connection, audit)
+            else:
                 row = self.journal.append(now_ms, kind, entries)
-                if overdue:
-                    self.ledger.flush(connection)
-                write_audit(connection, audit)
         except UnavailableError:
             if self._make_room(now_ms):
                 return self._append(now_ms, kind, entries, audit)

@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from wheeltapper.clock import Clock
@@ -47,8 +48,8 @@ DATABASE = "judge.db"
 _BATCH_MESSAGES = 20_000
 _IDLE_S = 1.0
 # So long may wait in memory what stands beside the journal: a crash then has it made again by the replay.
-_LINGER_S = 0.1
-_CHECKPOINT_S = 2.0
+_LINGER_S = 0.02
+_CHECKPOINT_S = 1.0
 _MEASURE_S = 2.0
 
 T = TypeVar("T")
@@ -84,9 +85,9 @@ class Judge:
         self._settings = settings or JudgeSettings()
         self._engine = engine
         self._on_actions = on_actions or (lambda _actions: None)
-        self._queue: deque[Batch | Source | Call[Any]] = deque()
+        self._queue: SimpleQueue[Batch | Source | Call[Any] | None] = SimpleQueue()
         self._settled: deque[tuple[str, ActionStatus, int, int, str]] = deque()
-        self._wake = threading.Condition()
+        self._lock = threading.Lock()
         self._closing = False
         self._core: Core | None = None
         self._thread: threading.Thread | None = None
@@ -125,9 +126,9 @@ class Judge:
 
     def close(self) -> None:
         """Apply what was handed over, take a snapshot, stop; harmless when repeated."""
-        with self._wake:
+        with self._lock:
             already, self._closing = self._closing, True
-            self._wake.notify()
+            self._queue.put(None)
         if already or self._core is None:
             return
         if self._thread is not None:
@@ -188,11 +189,10 @@ class Judge:
     def submit(self, messages: Sequence[Message], done: Done) -> None:
         """Hand over a batch without waiting; ``done`` is called when it is durable and applied, or refused."""
         batch = Batch(messages, done)
-        with self._wake:
+        with self._lock:
             accepted = not self._closing and self._core is not None
             if accepted and self._thread is not None:
-                self._queue.append(batch)
-                self._wake.notify()
+                self._queue.put(batch)
                 return
         if not accepted:
             done([Refusal(index, "unavailable", "judge: closed") for index in range(len(messages))])
@@ -206,10 +206,9 @@ class Judge:
         Args:
             pull: called once, on the judge's thread; gives a batch and its ``done``, as ``submit`` takes them.
         """
-        with self._wake:
+        with self._lock:
             if self._core is not None and not self._closing and self._thread is not None:
-                self._queue.append(Source(pull))
-                self._wake.notify()
+                self._queue.put(Source(pull))
                 return
         self.submit(*pull())
 
@@ -367,7 +366,7 @@ class Judge:
             dropped=core.shard.without_key,
             applied_position=core.journal.position,
             snapshot_position=core.snapshots.base.position,
-            queue_depth=len(self._queue),
+            queue_depth=self._queue.qsize(),
             detectors=self._detectors,
             actions_pending=core.ledger.count("pending"),
             actions_parked=core.ledger.count("parked"),
@@ -411,14 +410,13 @@ class Judge:
         return call.answer()
 
     def _enqueue(self, call: Call[Any]) -> None:
-        with self._wake:
+        with self._lock:
             threaded = self._thread is not None and threading.current_thread() is not self._thread
             if self._closing and not (self._thread is not None and self._thread.is_alive()):
                 call.refuse(UnavailableError("judge: closed"))
                 return
             if threaded:
-                self._queue.append(call)
-                self._wake.notify()
+                self._queue.put(call)
                 return
         call.run()
 
@@ -444,20 +442,21 @@ class Judge:
 
     def _next_work(self) -> list[Batch | Call[Any]] | None:
         """What has been handed over, as soon as there is something or a timer is due; None when closed and done."""
-        with self._wake:
-            if not self._queue and not self._closing:
-                self._wake.wait(self._patience_s())
-            if not self._queue:
-                return None if self._closing else []
-            work: list[Batch | Call[Any]] = []
-            count = 0
-            while self._queue and count < _BATCH_MESSAGES:
-                item = self._queue.popleft()
-                if isinstance(item, Source):
-                    item = item.gather()
-                count += len(item.messages) if isinstance(item, Batch) else 1
+        try:
+            item = self._queue.get(timeout=0.0 if self._closing else self._patience_s())
+        except Empty:
+            return None if self._closing else []
+        work: list[Batch | Call[Any]] = []
+        count = 0
+        while True:
+            if isinstance(item, Source):
+                item = item.gather()
+            if item is not None:
                 work.append(item)
-            return work
+                count += len(item.messages) if isinstance(item, Batch) else 1
+            if count >= _BATCH_MESSAGES or self._queue.empty():
+                return work
+            item = self._queue.get()
 
     def _patience_s(self) -> float:
         core = self._running()

@@ -43,6 +43,7 @@ _INSERT_ACTION = (
     " VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET status=excluded.status, attempts=excluded.attempts,"
     " settled_ms=excluded.settled_ms, detail=excluded.detail WHERE excluded.status <> 'pending'"
 )
+_SETTLE_ACTION = "UPDATE action SET status=?, attempts=?, settled_ms=?, detail=? WHERE id=?"
 _PRUNE_NEWS = (
     "DELETE FROM action WHERE id IN (SELECT id FROM action WHERE type = 'publish' AND position <= ?"
     " AND status = 'delivered' ORDER BY position LIMIT ?)"
@@ -57,12 +58,12 @@ class Ledger:
     """The pending writes; owned by the judge's thread."""
 
     def __init__(self) -> None:
+        self._actions: dict[str, tuple[Any, ...]] = {}
+        self._outcomes: list[tuple[Any, ...]] = []
         self._writes: list[tuple[str, tuple[Any, ...]]] = []
-        self._flushed = 0
-        self._fresh: dict[str, int] = {}
         self._moved: dict[tuple[str, str], int] = {}
         self._told_until = 0
-        self._pruning = False
+        self._pruning = self._pruned_all = False
         self._open: dict[str, int] = {}
 
     @staticmethod
@@ -74,24 +75,26 @@ class Ledger:
     @property
     def waiting(self) -> int:
         """Writes that no transaction holds yet; one where there is only something to forget."""
-        return len(self._writes) or int(self._pruning)
+        return len(self._actions) + len(self._outcomes) + len(self._writes) or int(self._pruning)
 
     def flush(self, connection: sqlite3.Connection) -> None:
         """Write what is waiting, and forget some of what is to be pruned; it is done with only by ``committed``."""
-        self._fresh.clear()
-        self._moved.clear()
+        connection.executemany(_INSERT_ACTION, self._actions.values())
+        connection.executemany(_SETTLE_ACTION, self._outcomes)
         for statement, arguments in self._writes:
             if statement:
                 connection.execute(statement, arguments)
-        self._flushed = len(self._writes)
         if self._pruning:
-            limit = 2 * self._flushed + _PRUNE_ROWS
-            self._pruning = connection.execute(_PRUNE_NEWS, (self._told_until, limit)).rowcount == limit
+            limit = 2 * len(self._actions) + _PRUNE_ROWS
+            self._pruned_all = connection.execute(_PRUNE_NEWS, (self._told_until, limit)).rowcount < limit
 
     def committed(self) -> None:
         """Forget what the last flush wrote."""
-        del self._writes[: self._flushed]
-        self._flushed = 0
+        self._actions.clear()
+        self._outcomes.clear()
+        self._writes.clear()
+        self._moved.clear()
+        self._pruning = self._pruning and not self._pruned_all
 
     def count_open(self, connection: sqlite3.Connection) -> None:
         """Count what is not delivered; kept up from here on by what is written."""
@@ -106,13 +109,9 @@ class Ledger:
     def add_action(self, action: Action, position: int = 0) -> None:
         """Record an action that a row of the journal caused as pending, unless it is known."""
         self._open["pending"] = self._open.get("pending", 0) + 1
-        self._fresh[action.id] = len(self._writes)
-        self._write(
-            _INSERT_ACTION,
-            (
-                *(action.id, position, action.time_ms, action.model, action.key, action.type, action.target),
-                *(_encoder.encode(action), "pending", 0, None, ""),
-            ),
+        self._actions[action.id] = (
+            *(action.id, position, action.time_ms, action.model, action.key, action.type, action.target),
+            *(_encoder.encode(action), "pending", 0, None, ""),
         )
 
     def settle_action(self, action_id: str, status: ActionStatus, attempts: int, at_ms: int, detail: str) -> None:
@@ -120,14 +119,11 @@ class Ledger:
         self._open["pending"] = self._open.get("pending", 0) - 1
         self._open[status] = self._open.get(status, 0) + 1
         outcome = (status, attempts, at_ms, detail[:1000])
-        place = self._fresh.pop(action_id, None)
-        if place is None:
-            self._write(
-                "UPDATE action SET status=?, attempts=?, settled_ms=?, detail=? WHERE id=?", (*outcome, action_id)
-            )
+        row = self._actions.get(action_id)
+        if row is None:
+            self._outcomes.append((*outcome, action_id))
         else:
-            statement, arguments = self._writes[place]
-            self._writes[place] = (statement, (*arguments[: -len(outcome)], *outcome))
+            self._actions[action_id] = (*row[: -len(outcome)], *outcome)
 
     def raise_alarm(self, record: AlarmRecord) -> None:
         """Record an alarm as open, unless it is known."""

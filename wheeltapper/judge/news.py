@@ -6,7 +6,6 @@ Everything made here has an id that follows from the journal's position alone, s
 id and nobody is told twice.
 """
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -171,8 +170,7 @@ class Reporter:
         return _NOT_A_THING.sub("_", text)[:128]
 
     def _id(self, kind: str, sequence: int, outcome: engine.Outcome) -> str:
-        text = f"{self._journal_id}.{kind}.{sequence}.{outcome.model}.{outcome.key}"
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return engine.ordered_id(outcome.time_ms, self._journal_id, kind, sequence, outcome.model, outcome.key)
 
 
 def _enters_alarm(model: Model, outcome: engine.Outcome) -> bool:
