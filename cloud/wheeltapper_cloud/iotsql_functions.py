@@ -1,5 +1,5 @@
 """
-The functions of AWS IoT SQL that rules on plain JSON use, and the rules by which values are converted.
+The functions of AWS IoT SQL that rules on plain JSON use.
 
 A function called with a wrong type or number of arguments gives Undefined, as AWS documents; a function that is not here is
 refused by name when the rule is read.
@@ -12,61 +12,9 @@ import random
 import re
 import uuid
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
-
-class _Undefined:
-    """The value of what is not there; left out of JSON."""
-
-    def __repr__(self) -> str:
-        return "Undefined"
-
-    def __bool__(self) -> bool:
-        return False
-
-
-UNDEFINED: Final = _Undefined()
-
-_DIGITS_MAX = 34
-
-
-def to_number(value: Any) -> Any:
-    """A number, from a numeric string too; Undefined from all else."""
-    if isinstance(value, bool):
-        return UNDEFINED
-    if isinstance(value, int | float):
-        return value
-    if isinstance(value, str):
-        try:
-            number = float(value) if not re.fullmatch(r"\s*-?\d{1,34}\s*", value) else int(value)
-        except ValueError:
-            return UNDEFINED
-        return number if math.isfinite(number) else UNDEFINED
-    return UNDEFINED
-
-
-def to_boolean(value: Any) -> Any:
-    """A Boolean, from the strings "true" and "false" too; Undefined from all else."""
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    return UNDEFINED
-
-
-def to_string(value: Any) -> Any:
-    """The text of a value; Undefined stays."""
-    if isinstance(value, str) or value is UNDEFINED:
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e16:
-        return str(int(value))
-    if isinstance(value, int | float):
-        return str(value)
-    import msgspec
-
-    return msgspec.json.encode(value).decode()
+from wheeltapper_cloud.iotsql_values import UNDEFINED, to_boolean, to_number, to_string, whole
 
 
 def _numeric(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -80,22 +28,6 @@ def _numeric(function: Callable[..., Any]) -> Callable[..., Any]:
             return UNDEFINED
 
     return call
-
-
-def whole(value: Any) -> Any:
-    """
-    A whole number as an Int, as SQL version 2016-03-23 does; not finite or too long is Undefined.
-
-    >>> whole(10.0), whole(2.5)
-    (10, 2.5)
-    """
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            return UNDEFINED
-        return int(value) if value.is_integer() and abs(value) < 1e15 else value
-    if isinstance(value, int) and abs(value) >= 10**_DIGITS_MAX:
-        return UNDEFINED
-    return value
 
 
 def _textual(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -21,7 +21,7 @@ from wheeltapper.errors import MessageError, SettingsError
 from wheeltapper.judge import Judge, Message, Refusal
 from wheeltapper.transport import Delivery, Transport
 from wheeltapper_cloud.iotsql import Context, Expression, Select, parse_statement, parse_template
-from wheeltapper_cloud.iotsql_functions import UNDEFINED, to_string
+from wheeltapper_cloud.iotsql_values import UNDEFINED, to_string
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from wheeltapper.errors import SettingsError
 from wheeltapper_cloud.iotsql import Context, parse_statement, parse_template
-from wheeltapper_cloud.iotsql_functions import UNDEFINED
+from wheeltapper_cloud.iotsql_values import UNDEFINED
 
 STATEMENT = "SELECT %s FROM 'dt/+/+'"
 CONDITION = "SELECT * FROM 'a' WHERE %s"
