@@ -4,26 +4,44 @@ import base64
 import contextlib
 import decimal
 import json
+import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from wheeltapper.detector.values import text_of
 from wheeltapper.errors import MessageError, SettingsError, UnavailableError
 from wheeltapper.judge import Action
 from wheeltapper.judge.delivery import Result, Settled
 from wheeltapper_cloud.actions_settings import AwsAccount
 
 _ID_ATTRIBUTE = "wheeltapper-action-id"
+_REGION = re.compile(r"(?:^|\.)([a-z]{2}(?:-[a-z]+)+-[0-9])\.")
+# Codes that the same call may not meet again: throttling, conflicts of writers, functions under change, old credentials.
 _TRANSIENT = {
-    *("Throttling", "ThrottlingException", "ThrottledException", "TooManyRequestsException", "RequestTimeout"),
-    *("ServiceUnavailable", "ServiceUnavailableException", "InternalError", "InternalFailure", "InternalServerError"),
-    *("ProvisionedThroughputExceededException", "RequestLimitExceeded", "LimitExceededException", "SlowDown"),
-    *("ExpiredToken", "ExpiredTokenException", "RequestExpired", "ConflictingOperationException"),
+    *("Throttling", "ThrottlingException", "Throttled", "ThrottledException", "TooManyRequestsException", "SlowDown"),
+    *("RequestThrottled", "RequestThrottledException", "RequestLimitExceeded", "LimitExceededException"),
+    *("ProvisionedThroughputExceededException", "BandwidthLimitExceeded", "KMSThrottling", "KmsThrottled"),
+    *("TransactionConflictException", "TransactionInProgressException", "ReplicatedWriteConflictException"),
+    *("ConflictingOperationException", "ResourceConflictException", "SnapStartNotReadyException"),
+    *("RequestTimeout", "RequestTimeoutException", "PriorRequestNotComplete", "OverLimit"),
+    *("ServiceUnavailable", "ServiceUnavailableException"),
+    *("InternalError", "InternalFailure", "InternalFailureException", "InternalServerError"),
+    *("ExpiredToken", "ExpiredTokenException", "RequestExpired"),
 }
+_TRANSIENT_STATUS = {408, 429}
+# What these say at DEBUG holds session tokens.
+_TALKATIVE = ("boto3", "botocore")
 
 
 class AwsExecutor:
-    """Calls the service that an action's type names; the action's id travels along where the service has a place for it."""
+    """
+    Calls the service that an action's type names; the action's id travels along where the service has a place for it.
+
+    Raises:
+        SettingsError: the account's profile does not exist.
+    """
 
     immediate = False
 
@@ -41,6 +59,8 @@ class AwsExecutor:
             "dynamoDBv2": self._dynamodb_v2,
             "iotSiteWise": self._sitewise,
         }
+        if account.profile:
+            self._session(account.region)
 
     def carries_out(self, action_type: str) -> bool:
         """Whether it is one of the eight."""
@@ -71,7 +91,7 @@ class AwsExecutor:
             self._client("sns").publish(PhoneNumber=number, Message=text, MessageAttributes=attributes)
 
     def _client(self, service: str, target: str = "") -> Any:
-        region = _region_of(target) or self._account.region
+        region = region_of(target) or self._account.region
         with self._lock:
             client = self._clients.get((service, region))
             if client is None:
@@ -79,16 +99,28 @@ class AwsExecutor:
             return client
 
     def _make_client(self, service: str, region: str) -> Any:
-        import boto3
         from botocore.config import Config
+
+        for name in _TALKATIVE:
+            logger = logging.getLogger(name)
+            logger.setLevel(max(logger.level, logging.INFO))
+        address = self._account.endpoint_url or None
+        config = Config(
+            connect_timeout=5,
+            read_timeout=15,
+            retries={"total_max_attempts": 1},
+            inject_host_prefix=address is None,  # an emulator's address has no such subdomains
+        )
+        return self._session(region).client(service, endpoint_url=address, config=config)
+
+    def _session(self, region: str) -> Any:
+        import boto3
         from botocore.exceptions import ProfileNotFound
 
         try:
-            session = boto3.session.Session(profile_name=self._account.profile or None, region_name=region)
+            return boto3.session.Session(profile_name=self._account.profile or None, region_name=region)
         except ProfileNotFound as error:
             raise SettingsError(f"actions.aws.profile: {error}") from error
-        config = Config(connect_timeout=5, read_timeout=15, retries={"total_max_attempts": 1})
-        return session.client(service, endpoint_url=self._account.endpoint_url or None, config=config)
 
     def _sns(self, action: Action) -> None:
         target = "TargetArn" if ":endpoint/" in action.target else "TopicArn"
@@ -125,7 +157,9 @@ class AwsExecutor:
         client, table = self._client("dynamodb"), given["tableName"]
         key = {given["hashKeyField"]: _key_value(given["hashKeyValue"], given.get("hashKeyType"))}
         if given.get("rangeKeyField"):
-            key[given["rangeKeyField"]] = _key_value(given.get("rangeKeyValue"), given.get("rangeKeyType"))
+            if "rangeKeyValue" not in given:
+                raise ValueError("rangeKeyField needs a rangeKeyValue")
+            key[given["rangeKeyField"]] = _key_value(given["rangeKeyValue"], given.get("rangeKeyType"))
         operation = str(given.get("operation") or "INSERT").upper()
         if operation == "DELETE":
             client.delete_item(TableName=table, Key=key)
@@ -153,7 +187,10 @@ class AwsExecutor:
         )
 
     def _sitewise(self, action: Action) -> None:
-        self._client("iotsitewise").batch_put_asset_property_value(entries=[sitewise_entry(action)])
+        answer = self._client("iotsitewise").batch_put_asset_property_value(entries=[sitewise_entry(action)])
+        for entry in answer.get("errorEntries") or ():
+            for error in entry.get("errors") or ():
+                raise _reaction(error["errorCode"])(f"{error['errorCode']}: {error['errorMessage']}")
 
 
 @contextlib.contextmanager
@@ -166,12 +203,24 @@ def _translated(where: str) -> Iterator[None]:
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        kind = UnavailableError if code in _TRANSIENT or status >= 500 else MessageError
-        raise kind(f"{where}: {error}") from error
-    except (ParamValidationError, ValueError, TypeError, KeyError, decimal.InvalidOperation) as error:
-        raise MessageError(f"{where}: {error}") from error
+        raise _reaction(code, status)(f"{where}: {error}") from error
+    except (ParamValidationError, ValueError, TypeError, KeyError, RecursionError, decimal.DecimalException) as error:
+        raise MessageError(f"{where}: {_said(error)}") from error
     except BotoCoreError as error:
         raise UnavailableError(f"{where}: {error}") from error
+    except (MessageError, UnavailableError) as error:
+        raise type(error)(f"{where}: {error}") from error
+
+
+def _reaction(code: str, status: int = 0) -> type[MessageError] | type[UnavailableError]:
+    """What to do about an error code: try again, or give up."""
+    transient = code in _TRANSIENT or status in _TRANSIENT_STATUS or status >= 500
+    return UnavailableError if transient else MessageError
+
+
+def _said(error: Exception) -> str:
+    """An exception in words; those of decimal numbers and of missing members hold none."""
+    return str(error) if isinstance(error, ValueError | TypeError) else f"{type(error).__name__}: {error}"
 
 
 def sitewise_entry(action: Action) -> dict[str, Any]:
@@ -200,20 +249,22 @@ def _id_attribute(action: Action) -> dict[str, Any]:
     return {_ID_ATTRIBUTE: {"DataType": "String", "StringValue": action.id}}
 
 
-def _region_of(target: str) -> str:
+def region_of(target: str) -> str:
     """The region that an ARN or a queue's URL names; empty where it names none."""
     if target.startswith("arn:"):
         parts = target.split(":")
         return parts[3] if len(parts) > 3 else ""
-    host = target.split("//")[-1].split("/")[0]
-    parts = host.split(".")
-    return parts[1] if len(parts) > 3 and parts[0] == "sqs" else ""
+    found = _REGION.search(target.split("//")[-1].split("/")[0])
+    return found[1] if found else ""
 
 
 def _key_value(value: Any, kind: Any) -> dict[str, str]:
+    text = text_of(value)
+    if not isinstance(text, str):
+        raise ValueError(f"a key must be a text, a number or a Boolean, not {value!r}")
     if str(kind or "STRING").upper() == "NUMBER":
-        return {"N": str(decimal.Decimal(str(value)))}
-    return {"S": str(value)}
+        return {"N": str(decimal.Decimal(text))}
+    return {"S": text}
 
 
 def _payload_column(action: Action) -> tuple[str, dict[str, Any]]:
