@@ -288,15 +288,42 @@ def measure_drain(site: Site, count: int) -> dict[str, float]:
     return found
 
 
-def measure_latency(site: Site, seconds: float = 10.0, rate: int = 1000) -> dict[str, float]:
-    """Milliseconds from publishing to hearing: the message itself, and the state change that it causes."""
+def measure_latency(site: Site, seconds: float = 20.0, rate: int = 1000, rounds: int = 5) -> dict[str, float]:
+    """
+    Milliseconds from publishing to hearing: the message itself, and the state change that it causes; and to sync a write.
+
+    They take turns, so that what else this machine does meets them alike.
+    """
+    share = seconds / rounds / 2
+    times: dict[str, list[float]] = {"echo": [], "action": [], "disk": []}
+    for _ in range(rounds):
+        for name, heard_filter in (("echo", "dt/+/data"), ("action", "wt/+/state")):
+            trips = _round_trips(site, heard_filter, share, rate)
+            times[name] += trips[len(trips) // 10 :]
+        times["disk"] += _syncs(site.folder / "floor", 500, rate)
     found = {}
-    for name, heard_filter in (("echo", "dt/+/data"), ("action", "wt/+/state")):
-        times = _round_trips(site, heard_filter, seconds, rate)
-        times = sorted(times[len(times) // 10 :])
-        found[f"{name}_p50_ms"] = times[len(times) // 2] * 1e3
-        found[f"{name}_p99_ms"] = times[int(len(times) * 0.99)] * 1e3
+    for name, taken in times.items():
+        taken.sort()
+        found[f"{name}_p50_ms"] = taken[len(taken) // 2] * 1e3
+        found[f"{name}_p99_ms"] = taken[int(len(taken) * 0.99)] * 1e3
+    found["action_p50_to_echo"] = found["action_p50_ms"] / found["echo_p50_ms"]
     return found
+
+
+def _syncs(path: Path, count: int, rate: int) -> list[float]:
+    """How long the disk takes to make one page durable, which is the least that any durable judge has to wait for."""
+    times = []
+    with path.open("w+b", buffering=0) as file:
+        file.write(bytes(count * 4096))
+        os.fsync(file.fileno())
+        file.seek(0)
+        for _ in range(count):
+            time.sleep(1 / rate)
+            began = time.perf_counter()
+            file.write(bytes(4096))
+            os.fdatasync(file.fileno())
+            times.append(time.perf_counter() - began)
+    return times
 
 
 def _round_trips(site: Site, heard_filter: str, seconds: float, rate: int) -> list[float]:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
+from wheeltapper.errors import UnavailableError
 from wheeltapper.judge.core import Batch
 from wheeltapper.judge.types import Done, Message
 
@@ -19,12 +20,11 @@ class Call(Generic[T]):
 
     Args:
         function: run there.
-        waited_for: False where nobody will ask for the answer.
     """
 
-    def __init__(self, function: Callable[[], T], *, waited_for: bool = True) -> None:
+    def __init__(self, function: Callable[[], T]) -> None:
         self._function = function
-        self._answered = threading.Event() if waited_for else None
+        self._answered = threading.Event()
         self._answer: T
         self._error: BaseException | None = None
 
@@ -33,17 +33,15 @@ class Call(Generic[T]):
             self._answer = self._function()
         except BaseException as error:
             self._error = error
-        if self._answered is not None:
-            self._answered.set()
+        self._answered.set()
 
-    def refuse(self, error: BaseException) -> None:
-        if self._answered is not None and not self._answered.is_set():
-            self._error = error
+    def refuse(self, detail: str) -> None:
+        if not self._answered.is_set():
+            self._error = UnavailableError(detail)
             self._answered.set()
 
     def answer(self) -> T:
-        if self._answered is not None:
-            self._answered.wait()
+        self._answered.wait()
         if self._error is not None:
             raise self._error
         return self._answer

@@ -36,18 +36,28 @@ _SEQUENCE_BITS = 24
 _MOST_WAITING = 10_000
 
 
-class Batch(NamedTuple):
-    """Messages handed over together and whom to tell."""
+class Batch:
+    """Messages handed over together and whom to tell, once."""
 
-    messages: Sequence[Message]
-    done: Done
+    __slots__ = ("_done", "messages")
+
+    def __init__(self, messages: Sequence[Message], done: Done) -> None:
+        self.messages = messages
+        self._done: Done | None = done
 
     def finish(self, refusals: Sequence[Refusal]) -> None:
         """Tell, whatever the one who is told makes of it."""
+        done, self._done = self._done, None
+        if done is None:
+            return
         try:
-            self.done(refusals)
+            done(refusals)
         except Exception:
             log.exception("judge: who handed over a batch failed to take its answer")
+
+    def refuse(self, detail: str) -> None:
+        """Tell that nothing of it was taken, and may be later, unless it is told already."""
+        self.finish([Refusal(index, "unavailable", detail) for index in range(len(self.messages))])
 
 
 class Counters(msgspec.Struct):
@@ -198,7 +208,7 @@ class Core:
             except UnavailableError as error:
                 self.counters.writable = False
                 for batch in batches:
-                    batch.finish([Refusal(i, "unavailable", str(error)) for i in range(len(batch.messages))])
+                    batch.refuse(str(error))
                 return
             self._recent.add(taken.fresh_ids, now_ms)
             self.counters.accepted += len(taken.messages)

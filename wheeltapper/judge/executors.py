@@ -30,7 +30,7 @@ class BrokerExecutor:
             settled(Result("away", "broker: not connected"))
             return
 
-        def done(delivered: bool) -> None:
+        def done(delivered: object) -> None:
             settled(Result("delivered") if delivered else Result("away", "broker: not acknowledged"))
 
         self._transport.publish(topic, action.payload, done)

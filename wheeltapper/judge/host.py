@@ -3,8 +3,8 @@ The judge: a durable host around the pure detector engine, for the cloud and the
 
 Everything that can change a detector (messages, deployments, operators' commands, the clock reading at which timers fire)
 is written to the journal and synced before it is applied, and applied in the order written. So a restart, however
-sudden, loads the last snapshot, replays the rest and stands exactly where it stood. One thread owns the engine and the
-journal; every method may be called from any thread.
+sudden, loads the last snapshot, replays the rest and stands exactly where it stood. One thread at a time has the engine and
+the journal; every method may be called from any thread.
 """
 
 import logging
@@ -12,7 +12,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from wheeltapper.clock import Clock
@@ -20,7 +19,6 @@ from wheeltapper.detector.runtime import Outcome
 from wheeltapper.detector.settings import DEFAULTS, EngineSettings
 from wheeltapper.errors import UnavailableError
 from wheeltapper.judge import ledger, rows, views
-from wheeltapper.judge.calls import Call, Source
 from wheeltapper.judge.core import Batch, Core
 from wheeltapper.judge.settings import JudgeSettings
 from wheeltapper.judge.types import (
@@ -40,12 +38,12 @@ from wheeltapper.judge.types import (
     Refusal,
     Statistics,
 )
+from wheeltapper.judge.worker import Work, Worker
 
 log = logging.getLogger(__name__)
 
 DATABASE = "judge.db"
 
-_BATCH_MESSAGES = 20_000
 _IDLE_S = 1.0
 # So long may wait in memory what stands beside the journal: a crash then has it made again by the replay.
 _LINGER_S = 0.02
@@ -77,20 +75,17 @@ class Judge:
         """
         Args:
             data_dir: holds ``judge.db``; made if missing; one process at a time.
-            on_actions: called on the judge's thread with actions that are durable and to be carried out; must not block.
-                Whoever carries them out says so with ``settle``.
+            on_actions: called, by whoever judges just then, with actions that are durable and to be carried out; must not
+                block. Whoever carries them out says so with ``settle``.
         """
         self._path = data_dir / DATABASE
         self._clock = clock
         self._settings = settings or JudgeSettings()
         self._engine = engine
         self._on_actions = on_actions or (lambda _actions: None)
-        self._queue: SimpleQueue[Batch | Source | Call[Any] | None] = SimpleQueue()
+        self._worker = Worker(self._work, self._patience_s, clock)
         self._settled: deque[tuple[str, ActionStatus, int, int, str]] = deque()
-        self._lock = threading.Lock()
-        self._closing = False
         self._core: Core | None = None
-        self._thread: threading.Thread | None = None
         self._keeper: threading.Thread | None = None
         self._stop = threading.Event()
         self._overgrown = False
@@ -117,22 +112,17 @@ class Judge:
             raise
         self._core = core
         self._measure(core)
+        self._worker.start(thread=False)
         self._emit_pending()
         if thread:
-            self._thread = threading.Thread(target=self._run, name="judge", daemon=True)
+            self._worker.start(thread=True)
             self._keeper = threading.Thread(target=self._keep, name="judge-keeper", daemon=True)
-            self._thread.start()
             self._keeper.start()
 
     def close(self) -> None:
         """Apply what was handed over, take a snapshot, stop; harmless when repeated."""
-        with self._lock:
-            already, self._closing = self._closing, True
-            self._queue.put(None)
-        if already or self._core is None:
+        if not self._worker.close() or self._core is None:
             return
-        if self._thread is not None:
-            self._thread.join()
         self._stop.set()
         if self._keeper is not None:
             self._keeper.join()
@@ -188,29 +178,16 @@ class Judge:
 
     def submit(self, messages: Sequence[Message], done: Done) -> None:
         """Hand over a batch without waiting; ``done`` is called when it is durable and applied, or refused."""
-        batch = Batch(messages, done)
-        with self._lock:
-            accepted = not self._closing and self._core is not None
-            if accepted and self._thread is not None:
-                self._queue.put(batch)
-                return
-        if not accepted:
-            done([Refusal(index, "unavailable", "judge: closed") for index in range(len(messages))])
-            return
-        self._work([batch])
+        self._worker.submit(Batch(messages, done))
 
     def submit_from(self, pull: Callable[[], tuple[Sequence[Message], Done]]) -> None:
         """
         Hand over whatever a source has gathered by the time the judge gets to it.
 
         Args:
-            pull: called once, on the judge's thread; gives a batch and its ``done``, as ``submit`` takes them.
+            pull: called once, when its turn comes; gives a batch and its ``done``, as ``submit`` takes them.
         """
-        with self._lock:
-            if self._core is not None and not self._closing and self._thread is not None:
-                self._queue.put(Source(pull))
-                return
-        self.submit(*pull())
+        self._worker.submit_from(pull)
 
     def put(self, messages: Sequence[Message]) -> list[Refusal]:
         """
@@ -279,7 +256,7 @@ class Judge:
         """Say what became of an action; on disk soon, for a repeat of it is harmless."""
         self._running()
         self._settled.append((action_id, status, attempts, self._now(), detail))
-        if self._thread is None:
+        if not self._worker.threaded:
             self._take_settled()
 
     def order(self, actions: Sequence[Action]) -> int:
@@ -366,7 +343,7 @@ class Judge:
             dropped=core.shard.without_key,
             applied_position=core.journal.position,
             snapshot_position=core.snapshots.base.position,
-            queue_depth=self._queue.qsize(),
+            queue_depth=self._worker.depth,
             detectors=self._detectors,
             actions_pending=core.ledger.count("pending"),
             actions_parked=core.ledger.count("parked"),
@@ -387,7 +364,7 @@ class Judge:
 
     def tick(self) -> None:
         """Fire due timers and do a little upkeep; only where ``start`` made no thread."""
-        self._work([])
+        self._worker.tick()
 
     def _now(self) -> int:
         return self._clock.time_ms()
@@ -405,20 +382,7 @@ class Judge:
 
     def _ask(self, function: Callable[[Core], T]) -> T:
         core = self._running()
-        call = Call(lambda: function(core))
-        self._enqueue(call)
-        return call.answer()
-
-    def _enqueue(self, call: Call[Any]) -> None:
-        with self._lock:
-            threaded = self._thread is not None and threading.current_thread() is not self._thread
-            if self._closing and not (self._thread is not None and self._thread.is_alive()):
-                call.refuse(UnavailableError("judge: closed"))
-                return
-            if threaded:
-                self._queue.put(call)
-                return
-        call.run()
+        return self._worker.ask(lambda: function(core))
 
     def _read(self, function: Callable[[Any], T]) -> T:
         """Read the tables on the caller's thread, after everything settled so far is in them."""
@@ -430,34 +394,6 @@ class Judge:
         finally:
             connection.close()
 
-    def _run(self) -> None:
-        while (work := self._next_work()) is not None:
-            try:
-                self._work(work)
-            except Exception as error:
-                log.exception("judge: failed; going on")
-                for item in work:
-                    if isinstance(item, Call):
-                        item.refuse(UnavailableError(f"judge: failed: {error}"))
-
-    def _next_work(self) -> list[Batch | Call[Any]] | None:
-        """What has been handed over, as soon as there is something or a timer is due; None when closed and done."""
-        try:
-            item = self._queue.get(timeout=0.0 if self._closing else self._patience_s())
-        except Empty:
-            return None if self._closing else []
-        work: list[Batch | Call[Any]] = []
-        count = 0
-        while True:
-            if isinstance(item, Source):
-                item = item.gather()
-            if item is not None:
-                work.append(item)
-                count += len(item.messages) if isinstance(item, Batch) else 1
-            if count >= _BATCH_MESSAGES or self._queue.empty():
-                return work
-            item = self._queue.get()
-
     def _patience_s(self) -> float:
         core = self._running()
         if core.snapshots.in_round:
@@ -466,7 +402,7 @@ class Judge:
         due_ms = core.next_timer_ms()
         return idle_s if due_ms is None else min(max((due_ms - self._now()) / 1000, 0.0), idle_s)
 
-    def _work(self, work: Sequence[Batch | Call[Any]]) -> None:
+    def _work(self, work: Work) -> None:
         """Timers that are due, then what was handed over, in order, then upkeep."""
         core = self._running()
         self._take_settled()
