@@ -1,14 +1,19 @@
 """The expressions of AWS IoT SQL: recursive descent, one method per level of precedence, to closures."""
 
-from typing import Any
+from abc import ABC, abstractmethod
 
-from wheeltapper_cloud.iotsql_functions import CASTS, FUNCTIONS
+from wheeltapper_cloud.iotsql_functions import CASTS, CHECKS, FUNCTIONS, REFUSED
 from wheeltapper_cloud.iotsql_operators import (
     Context,
     Expression,
+    Literal,
     added,
     arithmetic,
+    attribute,
+    chosen,
     compared,
+    contained,
+    everything,
     indexed,
     logical,
     member,
@@ -16,32 +21,55 @@ from wheeltapper_cloud.iotsql_operators import (
     topic,
 )
 from wheeltapper_cloud.iotsql_tokens import TokenReader, unquote
-from wheeltapper_cloud.iotsql_values import UNDEFINED, equal
+from wheeltapper_cloud.iotsql_values import UNDEFINED, number_of, to_string
 
 _MAX_DEPTH = 64
-_KEYWORDS = {"select", "value", "from", "where", "as", "and", "or", "not", "in", "case", "when", "then", "else", "end"}
+_MAX_OPERATORS = 256
+_KEYWORDS = {"select", "from", "where", "as", "and", "or", "not", "in", "when", "then", "else", "end"}
+_LITERALS = {"true": True, "false": False, "null": None, "undefined": UNDEFINED}
 
 
-class ExpressionParser(TokenReader):
+class ExpressionParser(TokenReader, ABC):
     """Reads expressions, lowest precedence first."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._depth = 0
+        self._operators = 0
+        self._reads_payload = False
+
+    @abstractmethod
+    def _subquery(self) -> Expression:
+        """A query within, from its SELECT."""
+
+    def _whole(self) -> Expression:
+        """An expression that is not part of another."""
+        self._operators = 0
+        return self._expression()
 
     def _expression(self) -> Expression:
-        self._depth += 1
-        if self._depth > _MAX_DEPTH:
-            raise self._error(f"nested deeper than {_MAX_DEPTH}")
+        self._deeper()
         left = self._conjunction()
-        while self._take_word("or"):
+        while self._operator(self._take_word("or")):
             left = logical(left, self._conjunction(), lambda a, b: a or b)
         self._depth -= 1
         return left
 
+    def _deeper(self) -> None:
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise self._error(f"nested deeper than {_MAX_DEPTH}")
+
+    def _operator(self, taken: str | bool) -> str | bool:
+        """Count an operator that was taken: each of them is a call on the way to the expression's value."""
+        self._operators += bool(taken)
+        if self._operators > _MAX_OPERATORS:
+            raise self._error(f"more than {_MAX_OPERATORS} operators in one expression")
+        return taken
+
     def _conjunction(self) -> Expression:
         left = self._negation()
-        while self._take_word("and"):
+        while self._operator(self._take_word("and")):
             left = logical(left, self._negation(), lambda a, b: a and b)
         return left
 
@@ -50,7 +78,7 @@ class ExpressionParser(TokenReader):
         while self._take_word("not"):
             negations += 1
         operand = self._comparison()
-        for _ in range(negations % 2 + (2 if negations else 0)):
+        for _ in range(2 - negations % 2 if negations else 0):
             operand = negated(operand)
         return operand
 
@@ -59,78 +87,74 @@ class ExpressionParser(TokenReader):
         while True:
             if sign := self._take_sign("=", "<>", "!=", "<", "<=", ">", ">="):
                 left = compared(sign, left, self._sum())
-            elif self._peek_word() == "in":
-                self._place += 1
-                left = self._membership(left)
+            elif self._take_word("in"):
+                left = contained(left, self._container())
             else:
                 return left
+            self._operator(True)
 
-    def _membership(self, left: Expression) -> Expression:
-        if self._take_sign("("):
-            members = self._list(")")
-            return lambda context: any(equal(left(context), member(context)) is True for member in members)
-        container = self._sum()
+    def _container(self) -> Expression:
+        """What stands behind IN: an array, or a list in parentheses."""
+        if not self._take_sign("("):
+            return self._sum()
+        if self._peek_word() == "select":
+            return self._closed(self._subquery())
+        members = self._list(")")
+        alone = members[0] if len(members) == 1 else Literal(None)
 
-        def contained(context: Context) -> Any:
-            items = container(context)
-            if not isinstance(items, list):
-                return UNDEFINED
-            value = left(context)
-            return any(equal(value, item) is True for item in items)
+        def items(context: Context) -> object:
+            return array if isinstance(array := alone(context), list) else [member(context) for member in members]
 
-        return contained
+        return items
+
+    def _closed(self, inner: Expression) -> Expression:
+        self._expect_sign(")")
+        return inner
 
     def _sum(self) -> Expression:
         left = self._product()
         while sign := self._take_sign("+", "-"):
+            self._operator(sign)
             left = added(left, self._product()) if sign == "+" else arithmetic("-", left, self._product())
         return left
 
     def _product(self) -> Expression:
         left = self._unary()
         while sign := self._take_sign("*", "/", "%"):
+            self._operator(sign)
             left = arithmetic(sign, left, self._unary())
         return left
 
     def _unary(self) -> Expression:
         if self._take_sign("-"):
-            return arithmetic("-", lambda _context: 0, self._unary_operand())
+            return arithmetic("-", Literal(0), self._unary_operand())
         return self._unary_operand()
 
     def _unary_operand(self) -> Expression:
-        self._depth += 1
-        if self._depth > _MAX_DEPTH:
-            raise self._error(f"nested deeper than {_MAX_DEPTH}")
-        value = self._postfix(self._unary() if self._tokens[self._place] == ("sign", "-") else self._primary())
+        self._deeper()
+        value = self._postfix(self._unary() if self._peek_sign() == "-" else self._primary())
         self._depth -= 1
         return value
 
     def _postfix(self, value: Expression) -> Expression:
-        while True:
-            if self._take_sign("."):
-                if self._take_sign("*"):
-                    return value
-                kind, text = self._tokens[self._place]
-                if kind not in ("name", "string"):
-                    raise self._error("a member's name must follow the point")
-                self._place += 1
-                value = member(value, unquote(text))
-            elif self._take_sign("["):
-                index = self._expression()
+        while sign := self._take_sign(".", "["):
+            self._operator(sign)
+            if sign == "[":
+                value = indexed(value, self._expression())
                 self._expect_sign("]")
-                value = indexed(value, index)
-            else:
+            elif self._take_sign("*"):
                 return value
+            else:
+                value = member(value, self._take_name("a member's name must follow the point"))
+        return value
 
     def _primary(self) -> Expression:
         kind, text = self._tokens[self._place]
         self._place += 1
         if kind == "number":
-            number = int(text) if text.isdigit() else float(text)
-            return lambda _context: number
+            return Literal(number_of(text))
         if kind == "string":
-            literal = unquote(text)
-            return lambda _context: literal
+            return Literal(unquote(text))
         if kind == "sign":
             return self._bracketed(text)
         if kind == "name":
@@ -139,9 +163,7 @@ class ExpressionParser(TokenReader):
 
     def _bracketed(self, sign: str) -> Expression:
         if sign == "(":
-            inner = self._expression()
-            self._expect_sign(")")
-            return inner
+            return self._closed(self._subquery() if self._peek_word() == "select" else self._expression())
         if sign == "[":
             items = self._list("]")
             return lambda context: [value for item in items if (value := item(context)) is not UNDEFINED]
@@ -154,20 +176,21 @@ class ExpressionParser(TokenReader):
         if self._take_sign(closing):
             return items
         while True:
-            items.append(self._expression())
+            items.append(self._everything() if self._take_sign("*") else self._expression())
             if not self._take_sign(","):
                 self._expect_sign(closing)
                 return items
 
+    def _everything(self) -> Expression:
+        self._reads_payload = True
+        return everything
+
     def _object(self) -> Expression:
         members: dict[str, Expression] = {}
         while not self._take_sign("}"):
-            kind, text = self._tokens[self._place]
-            if kind not in ("name", "string"):
-                raise self._error("an object's member needs a name")
-            self._place += 1
+            name = self._take_name("an object's member needs a name")
             self._expect_sign(":")
-            members[unquote(text)] = self._expression()
+            members[name] = self._expression()
             if not self._take_sign(","):
                 self._expect_sign("}")
                 break
@@ -177,19 +200,20 @@ class ExpressionParser(TokenReader):
 
     def _named(self, text: str) -> Expression:
         word = text.lower()
-        if self._tokens[self._place] == ("sign", "("):
-            self._place += 1
-            return self._cast() if word == "cast" else self._call(word)
-        if word in ("true", "false", "null"):
-            literal = {"true": True, "false": False, "null": None}[word]
-            return lambda _context: literal
-        if word == "undefined":
-            return lambda _context: UNDEFINED
+        if word in _LITERALS:
+            return Literal(_LITERALS[word])
         if word == "case":
             return self._case()
         if word in _KEYWORDS:
             raise self._error(f"{word.upper()} is not expected here")
-        return member(lambda context: context.payload, unquote(text))
+        if self._take_sign("("):
+            return {"cast": self._cast, "exists": self._exists}.get(word, lambda: self._call(word))()
+        self._reads_payload = True
+        return attribute(unquote(text))
+
+    def _exists(self) -> Expression:
+        rows = self._closed(self._subquery())
+        return lambda context: bool(rows(context))
 
     def _cast(self) -> Expression:
         value = self._expression()
@@ -200,9 +224,8 @@ class ExpressionParser(TokenReader):
                 f"cast to {self._tokens[self._place][1]!r} is not supported; String, Int, Decimal, Boolean are"
             )
         self._place += 1
-        self._expect_sign(")")
         convert = CASTS[word]
-        return lambda context: convert(value(context))
+        return self._closed(lambda context: convert(value(context)))
 
     def _case(self) -> Expression:
         subject = None if self._peek_word() == "when" else self._expression()
@@ -211,29 +234,38 @@ class ExpressionParser(TokenReader):
             condition = self._expression()
             self._expect_word("then")
             branches.append((condition, self._expression()))
-        otherwise: Expression = lambda _context: UNDEFINED  # noqa: E731
-        if self._take_word("else"):
-            otherwise = self._expression()
+        if not branches:
+            raise self._error("CASE needs a WHEN")
+        otherwise = self._expression() if self._take_word("else") else Literal(UNDEFINED)
         self._expect_word("end")
-
-        def choose(context: Context) -> Any:
-            for condition, value in branches:
-                held = condition(context) if subject is None else equal(subject(context), condition(context))
-                if held is True:
-                    return value(context)
-            return otherwise(context)
-
-        return choose
+        return chosen(subject, branches, otherwise)
 
     def _call(self, name: str) -> Expression:
+        star_before, self._reads_payload = self._reads_payload, False
         arguments = self._list(")")
-        if name == "topic" and len(arguments) <= 1:
-            return topic(arguments[0] if arguments else None)
-        if name == "timestamp" and not arguments:
-            return lambda context: context.time_ms
-        if name not in FUNCTIONS:
-            raise self._error(f"function {name}() is not supported")
+        raw = name == "encode" and arguments[:1] == [everything]
+        self._reads_payload = star_before or (self._reads_payload and not raw)
+        if name in REFUSED or name not in FUNCTIONS:
+            raise self._error(f"function {name}() is not supported{REFUSED.get(name, '')}")
         function, fewest, most = FUNCTIONS[name]
         if not fewest <= len(arguments) <= most:
             raise self._error(f"{name}() takes {fewest if fewest == most else f'{fewest} to {most}'} arguments")
+        self._check(name, arguments)
+        if name == "topic":
+            return topic(*arguments)
+        if name == "timestamp":
+            return lambda context: context.time_ms
+        if raw:
+            arguments[0] = lambda context: context.raw or to_string(context.payload)
         return lambda context: function(*[argument(context) for argument in arguments])
+
+    def _check(self, name: str, arguments: list[Expression]) -> None:
+        """See, where it is known already, that the argument that steers a function can be used."""
+        place, check = CHECKS.get(name, (0, None))
+        argument = arguments[place] if place < len(arguments) else None
+        if check is None or not isinstance(argument, Literal):
+            return
+        try:
+            check(argument.value)
+        except ValueError as error:
+            raise self._error(f"{name}(): {argument.value!r}: {error}") from error

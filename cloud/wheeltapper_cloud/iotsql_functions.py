@@ -12,9 +12,30 @@ import random
 import re
 import uuid
 from collections.abc import Callable
-from typing import Any
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
+from typing import Any, Final
 
-from wheeltapper_cloud.iotsql_values import UNDEFINED, to_boolean, to_number, to_string, whole
+import msgspec
+
+from wheeltapper_cloud.iotsql_values import (
+    UNDEFINED,
+    calculate,
+    exact,
+    from_exact,
+    to_boolean,
+    to_int,
+    to_number,
+    to_string,
+    whole,
+)
+
+JSON: Final = msgspec.json.Decoder(float_hook=lambda text: whole(float(text)))
+"""Reads JSON as SQL version 2016-03-23 does: 10.0 is the Int 10."""
+
+_SCHEME: Final = "base64"
+_ENRICH: Final = "enrichArray"
+_BLANKS_MAX: Final = 1000
+_PLACES_MAX: Final = 34
 
 
 def _numeric(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -24,7 +45,7 @@ def _numeric(function: Callable[..., Any]) -> Callable[..., Any]:
             return UNDEFINED
         try:
             return whole(function(*numbers))
-        except (ValueError, ZeroDivisionError, OverflowError, TypeError):
+        except (ValueError, ArithmeticError, TypeError):
             return UNDEFINED
 
     return call
@@ -42,57 +63,69 @@ def _textual(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _pad(text: Any, length: Any, left: bool) -> Any:
-    text, length = to_string(text), int(to_number(length))
-    if not 0 <= length <= 1000:
-        return UNDEFINED
-    blanks = " " * (length - len(text))
-    return blanks + text if left else text + blanks
+def _text(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of texts: whatever else it is given, is converted."""
+    return _textual(lambda *arguments: function(*[to_string(argument) for argument in arguments]))
+
+
+def _blanks(count: Any) -> str:
+    return " " * min(max(int(to_number(count)), 0), _BLANKS_MAX)
 
 
 def _substring(text: Any, start: Any, end: Any = None) -> Any:
     text = to_string(text)
-    first, last = int(start), len(text) if end is None else int(end)
-    return text[max(first, 0) : max(last, 0)] if first <= last else ""
+    first = max(int(to_number(start)), 0)
+    last = len(text) if end is None else max(int(to_number(end)), 0)
+    return text[first:last]
 
 
-def _index_of(text: Any, part: Any) -> Any:
-    place = to_string(text).find(to_string(part))
-    return place if place >= 0 else UNDEFINED
+def _regexp_replace(text: str, pattern: str, replacement: str) -> Any:
+    return re.sub(pattern, re.sub(r"\\(.)|\$([0-9]+)|\\", _replacement, replacement), text)
 
 
-def _regexp_replace(text: Any, pattern: str, replacement: str) -> Any:
-    return re.sub(pattern, re.sub(r"\$(\d+)", r"\\\1", replacement), to_string(text))
+def _replacement(found: re.Match[str]) -> str:
+    """A group or an escaped character of a replacement, from Java's notation to Python's."""
+    if found[2]:
+        return f"\\g<{found[2]}>"
+    return (found[1] or "\\").replace("\\", r"\\")
 
 
-def _regexp_substr(text: Any, pattern: str) -> Any:
-    found = re.search(pattern, to_string(text))
+def _regexp_substr(text: str, pattern: str) -> Any:
+    found = re.search(pattern, text)
     return found.group(0) if found else UNDEFINED
 
 
 def _digest(name: str) -> Callable[..., Any]:
-    return _textual(lambda value: hashlib.new(name, to_string(value).encode(), usedforsecurity=False).hexdigest())
+    return _text(lambda value: hashlib.new(name, value.encode(), usedforsecurity=False).hexdigest())
 
 
-def _get(container: Any, place: Any) -> Any:
+def get(container: Any, place: Any) -> Any:
+    """The member of an object, or the item of an array or a text."""
     if isinstance(container, dict):
         return container.get(place, UNDEFINED) if isinstance(place, str) else UNDEFINED
-    index = to_number(place)
+    index = to_int(place)
     if not isinstance(index, int) or not isinstance(container, list | str) or not 0 <= index < len(container):
         return UNDEFINED
     return container[index]
 
 
 def _encode(value: Any, scheme: Any) -> Any:
-    return base64.b64encode(to_string(value).encode()).decode() if scheme == "base64" else UNDEFINED
+    data = value if isinstance(value, bytes) else to_string(value).encode()
+    return base64.b64encode(data).decode() if scheme == _SCHEME else UNDEFINED
 
 
 def _decode(value: Any, scheme: Any) -> Any:
-    return base64.b64decode(value, validate=True).decode() if scheme == "base64" else UNDEFINED
-
-
-def _nanvl(value: Any, other: Any) -> Any:
-    return value if to_number(value) is not UNDEFINED else other
+    """A JSON document as what it says, other text as it is; null where it cannot be decoded."""
+    if scheme != _SCHEME:
+        return UNDEFINED
+    try:
+        text = base64.b64decode(to_string(value), validate=True).decode()
+    except ValueError:
+        return None
+    try:
+        return JSON.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return text
 
 
 def _concat(*parts: Any) -> Any:
@@ -101,16 +134,60 @@ def _concat(*parts: Any) -> Any:
         for part in parts:
             joined.extend(part if isinstance(part, list) else [part])
         return joined
-    return "".join(to_string(part) for part in parts)
+    return "".join(to_string(part) for part in parts) if parts else UNDEFINED
 
 
-def _round_half_up(value: float) -> int:
-    return math.floor(value + 0.5) if value >= 0 else math.ceil(value - 0.5)
+def _transform(mode: Any, added: Any, items: Any) -> Any:
+    if mode != _ENRICH or not isinstance(added, dict) or not isinstance(items, list):
+        return UNDEFINED
+    return [{**item, **added} for item in items if isinstance(item, dict)]
 
 
-def _trunc(value: float, places: int = 0) -> float:
-    scale: int = 10 ** max(int(places), 0)
-    return math.trunc(value * scale) / scale
+def _absent(value: Any) -> bool:
+    return value is UNDEFINED or value is None
+
+
+def _round(value: float) -> Any:
+    return from_exact(exact(value).quantize(Decimal(1), ROUND_HALF_UP))
+
+
+def _trunc(value: float, places: float) -> Any:
+    """Cut off behind so many decimal places."""
+    if isinstance(value, int):
+        return value
+    count = min(max(int(places), 0), _PLACES_MAX)
+    number = exact(value)
+    short = -int(number.as_tuple().exponent) <= count
+    return from_exact(number if short else number.quantize(Decimal(1).scaleb(-count), ROUND_DOWN))
+
+
+def _character(code: Any) -> Any:
+    number = int(to_number(code))
+    return chr(number) if 0 <= number < 128 else UNDEFINED
+
+
+def _only(wanted: str) -> Callable[[Any], None]:
+    def check(value: Any) -> None:
+        if value != wanted:
+            raise ValueError(f"only {wanted!r} is supported")
+
+    return check
+
+
+def _check_pattern(pattern: Any) -> None:
+    try:
+        re.compile(str(pattern))
+    except re.error as error:
+        raise ValueError(f"not a pattern that can be used: {error}") from error
+
+
+def _remainder(left: Any, right: Any) -> Any:
+    return calculate("%", left, right)
+
+
+def _of_message(*_arguments: Any) -> Any:
+    """Not called: what it gives depends on the message, and is made where expressions are read."""
+    return UNDEFINED
 
 
 FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int]] = {
@@ -125,38 +202,41 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "bitxor": (_numeric(lambda a, b: int(a) ^ int(b)), 2, 2),
     "bitnot": (_numeric(lambda a: ~int(a)), 1, 1),
     "ceil": (_numeric(math.ceil), 1, 1),
-    "chr": (_textual(lambda code: chr(int(to_number(code)))), 1, 1),
-    "concat": (_textual(_concat), 1, 64),
+    "chr": (_textual(_character), 1, 1),
+    "concat": (_textual(_concat), 0, 64),
     "cos": (_numeric(math.cos), 1, 1),
+    "cosh": (_numeric(math.cosh), 1, 1),
     "decode": (_textual(_decode), 2, 2),
     "encode": (_textual(_encode), 2, 2),
-    "endswith": (_textual(lambda a, b: to_string(a).endswith(to_string(b))), 2, 2),
+    "endswith": (_text(str.endswith), 2, 2),
     "exp": (_numeric(math.exp), 1, 1),
     "floor": (_numeric(math.floor), 1, 1),
-    "get": (_get, 2, 2),
-    "indexof": (_textual(_index_of), 2, 2),
+    "get": (get, 2, 2),
+    "get_or_default": (lambda value, other=None: other if _absent(value) else value, 1, 2),
+    "indexof": (_text(str.find), 2, 2),
     "isnull": (lambda value: value is None, 1, 1),
     "isundefined": (lambda value: value is UNDEFINED, 1, 1),
-    "length": (_textual(lambda text: len(text) if isinstance(text, list) else len(to_string(text))), 1, 1),
+    "length": (_text(len), 1, 1),
     "ln": (_numeric(math.log), 1, 1),
     "log": (_numeric(math.log10), 1, 1),
-    "lower": (_textual(lambda text: to_string(text).lower()), 1, 1),
-    "lpad": (_textual(lambda text, length: _pad(text, length, True)), 2, 2),
-    "ltrim": (_textual(lambda text: to_string(text).lstrip()), 1, 1),
+    "lower": (_text(str.lower), 1, 1),
+    "lpad": (_textual(lambda text, count: _blanks(count) + to_string(text)), 2, 2),
+    "ltrim": (_text(lambda text: text.lstrip(" \t")), 1, 1),
     "md5": (_digest("md5"), 1, 1),
-    "mod": (_numeric(math.fmod), 2, 2),
-    "nanvl": (_nanvl, 2, 2),
+    "mod": (_remainder, 2, 2),
+    "nanvl": (lambda value, other: other if _absent(value) else value, 2, 2),
     "newuuid": (lambda: str(uuid.uuid4()), 0, 0),
+    "numbytes": (_text(lambda text: len(text.encode())), 1, 1),
     "power": (_numeric(math.pow), 2, 2),
     "rand": (lambda: random.random(), 0, 0),
-    "regexp_matches": (_textual(lambda text, pattern: re.search(pattern, to_string(text)) is not None), 2, 2),
-    "regexp_replace": (_textual(_regexp_replace), 3, 3),
-    "regexp_substr": (_textual(_regexp_substr), 2, 2),
-    "remainder": (_numeric(math.fmod), 2, 2),
-    "replace": (_textual(lambda text, old, new: to_string(text).replace(to_string(old), to_string(new))), 3, 3),
-    "round": (_numeric(_round_half_up), 1, 1),
-    "rpad": (_textual(lambda text, length: _pad(text, length, False)), 2, 2),
-    "rtrim": (_textual(lambda text: to_string(text).rstrip()), 1, 1),
+    "regexp_matches": (_text(lambda text, pattern: re.search(pattern, text) is not None), 2, 2),
+    "regexp_replace": (_text(_regexp_replace), 3, 3),
+    "regexp_substr": (_text(_regexp_substr), 2, 2),
+    "remainder": (_remainder, 2, 2),
+    "replace": (_text(str.replace), 3, 3),
+    "round": (_numeric(_round), 1, 1),
+    "rpad": (_textual(lambda text, count: to_string(text) + _blanks(count)), 2, 2),
+    "rtrim": (_text(lambda text: text.rstrip(" \t")), 1, 1),
     "sha1": (_digest("sha1"), 1, 1),
     "sha224": (_digest("sha224"), 1, 1),
     "sha256": (_digest("sha256"), 1, 1),
@@ -164,24 +244,56 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "sha512": (_digest("sha512"), 1, 1),
     "sign": (_numeric(lambda value: (value > 0) - (value < 0)), 1, 1),
     "sin": (_numeric(math.sin), 1, 1),
+    "sinh": (_numeric(math.sinh), 1, 1),
+    "sql_version": (lambda: "2016-03-23", 0, 0),
     "sqrt": (_numeric(math.sqrt), 1, 1),
-    "startswith": (_textual(lambda a, b: to_string(a).startswith(to_string(b))), 2, 2),
+    "startswith": (_text(str.startswith), 2, 2),
     "substring": (_textual(_substring), 2, 3),
     "tan": (_numeric(math.tan), 1, 1),
-    "trim": (_textual(lambda text: to_string(text).strip()), 1, 1),
-    "trunc": (_numeric(_trunc), 1, 2),
-    "upper": (_textual(lambda text: to_string(text).upper()), 1, 1),
+    "tanh": (_numeric(math.tanh), 1, 1),
+    "timestamp": (_of_message, 0, 0),
+    "topic": (_of_message, 0, 1),
+    "transform": (_transform, 3, 3),
+    "trim": (_text(str.strip), 1, 1),
+    "trunc": (_numeric(_trunc), 2, 2),
+    "upper": (_text(str.upper), 1, 1),
 }
 
-CASTS: dict[str, Callable[[Any], Any]] = {
-    "string": to_string,
-    "int": lambda value: int(number) if (number := _cast_number(value)) is not UNDEFINED else UNDEFINED,
-    "integer": lambda value: int(number) if (number := _cast_number(value)) is not UNDEFINED else UNDEFINED,
-    "decimal": lambda value: _cast_number(value),
-    "boolean": lambda value: value != 0 if isinstance(value, int | float) else to_boolean(value),
-    "bool": lambda value: value != 0 if isinstance(value, int | float) else to_boolean(value),
+CHECKS: dict[str, tuple[int, Callable[[Any], None]]] = {
+    # name: (place of the argument that steers the function, what refuses it with a ValueError)
+    "decode": (1, _only(_SCHEME)),
+    "encode": (1, _only(_SCHEME)),
+    "regexp_matches": (1, _check_pattern),
+    "regexp_replace": (1, _check_pattern),
+    "regexp_substr": (1, _check_pattern),
+    "transform": (0, _only(_ENRICH)),
+}
+
+_CALLS_AWS = "aws_lambda get_dynamodb get_registry_data get_secret get_thing_shadow machinelearning_predict"
+_KNOWN_TO_AWS = "accountid clientid get_mqtt_property get_user_properties principal sourceip traceid"
+
+REFUSED: dict[str, str] = {
+    **dict.fromkeys(_CALLS_AWS.split(), ": it calls AWS"),
+    **dict.fromkeys(_KNOWN_TO_AWS.split(), ": the broker does not tell it; have the device put it into the message"),
 }
 
 
 def _cast_number(value: Any) -> Any:
     return int(value) if isinstance(value, bool) else to_number(value)
+
+
+def _cast_int(value: Any) -> Any:
+    number = _cast_number(value)
+    return UNDEFINED if number is UNDEFINED else int(number)
+
+
+def _cast_boolean(value: Any) -> Any:
+    return value != 0 if isinstance(value, int | float) else to_boolean(value)
+
+
+CASTS: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("string", "nvarchar", "text", "ntext", "varchar"), to_string),
+    **dict.fromkeys(("int", "integer"), _cast_int),
+    **dict.fromkeys(("decimal", "double"), _cast_number),
+    **dict.fromkeys(("bool", "boolean"), _cast_boolean),
+}

@@ -3,22 +3,65 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from wheeltapper_cloud.iotsql_functions import FUNCTIONS
-from wheeltapper_cloud.iotsql_values import UNDEFINED, equal, to_boolean, to_number, to_string, whole
+from wheeltapper_cloud.iotsql_functions import get
+from wheeltapper_cloud.iotsql_values import UNDEFINED, calculate, equal, to_boolean, to_number, to_string
+
+_BASIC_INGEST = "$aws/rules/"
 
 
 class Context(NamedTuple):
-    """What an expression may look at: the message, its topic, the clock."""
+    """
+    What an expression may look at.
+
+    Attributes:
+        payload: the message, or in a query within, the item; Undefined where the message is not JSON.
+        topic: of the message.
+        time_ms: now.
+        raw: the message's bytes.
+        alias: what the item of a query within is called.
+    """
 
     payload: Any
     topic: str
     time_ms: int
+    raw: bytes = b""
+    alias: str = ""
 
 
 Expression = Callable[[Context], Any]
 
 
+class Literal:
+    """An expression that is known when the rule is read."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __call__(self, _context: Context) -> Any:
+        return self.value
+
+
+def everything(context: Context) -> Any:
+    """``*``: the whole payload."""
+    return context.payload
+
+
+def attribute(name: str) -> Expression:
+    """A member of the payload; or the item that the name stands for in a query within."""
+
+    def read(context: Context) -> Any:
+        if name == context.alias:
+            return context.payload
+        return context.payload.get(name, UNDEFINED) if isinstance(context.payload, dict) else UNDEFINED
+
+    return read
+
+
 def member(value: Expression, name: str) -> Expression:
+    """``value.name``."""
+
     def read(context: Context) -> Any:
         container = value(context)
         return container.get(name, UNDEFINED) if isinstance(container, dict) else UNDEFINED
@@ -27,24 +70,32 @@ def member(value: Expression, name: str) -> Expression:
 
 
 def indexed(value: Expression, index: Expression) -> Expression:
-    get = FUNCTIONS["get"][0]
+    """``value[index]``."""
     return lambda context: get(value(context), index(context))
 
 
-def topic(level: Expression | None) -> Expression:
-    """topic() is the topic, topic(1) its first level."""
+def topic(level: Expression | None = None) -> Expression:
+    """topic() is the topic, topic(1) its first level; the prefix of Basic Ingest does not count."""
+
+    def read(context: Context) -> str:
+        if context.topic.startswith(_BASIC_INGEST):
+            return context.topic.split("/", 3)[-1]
+        return context.topic
+
     if level is None:
-        return lambda context: context.topic
+        return read
 
     def at(context: Context) -> Any:
         number = to_number(level(context))
-        levels = context.topic.split("/")
+        levels = read(context).split("/")
         return levels[number - 1] if isinstance(number, int) and 1 <= number <= len(levels) else UNDEFINED
 
     return at
 
 
 def logical(left: Expression, right: Expression, combine: Callable[[bool, bool], bool]) -> Expression:
+    """AND and OR: Undefined where a side is no Boolean."""
+
     def evaluate(context: Context) -> Any:
         a, b = to_boolean(left(context)), to_boolean(right(context))
         return UNDEFINED if a is UNDEFINED or b is UNDEFINED else combine(a, b)
@@ -53,6 +104,8 @@ def logical(left: Expression, right: Expression, combine: Callable[[bool, bool],
 
 
 def negated(operand: Expression) -> Expression:
+    """NOT: Undefined where the operand is no Boolean."""
+
     def evaluate(context: Context) -> Any:
         value = to_boolean(operand(context))
         return UNDEFINED if value is UNDEFINED else not value
@@ -61,6 +114,7 @@ def negated(operand: Expression) -> Expression:
 
 
 def compared(sign: str, left: Expression, right: Expression) -> Expression:
+    """The six comparisons; the four of order convert both sides to numbers."""
     if sign == "=":
         return lambda context: equal(left(context), right(context))
     if sign in ("<>", "!="):
@@ -84,36 +138,48 @@ def compared(sign: str, left: Expression, right: Expression) -> Expression:
     return ordered
 
 
+def contained(left: Expression, container: Expression) -> Expression:
+    """IN: Undefined where the right side is no array."""
+
+    def evaluate(context: Context) -> Any:
+        value, items = left(context), container(context)
+        if value is UNDEFINED or not isinstance(items, list):
+            return UNDEFINED
+        return any(equal(value, item) is True for item in items)
+
+    return evaluate
+
+
+def chosen(
+    subject: Expression | None, branches: list[tuple[Expression, Expression]], otherwise: Expression
+) -> Expression:
+    """CASE: Undefined where its subject is; without a subject, the first branch whose condition is true."""
+
+    def choose(context: Context) -> Any:
+        value = True if subject is None else subject(context)
+        if value is UNDEFINED:
+            return UNDEFINED
+        for condition, result in branches:
+            if equal(value, condition(context)) is True:
+                return result(context)
+        return otherwise(context)
+
+    return choose
+
+
 def added(left: Expression, right: Expression) -> Expression:
     """Concatenation where a side is a string, else the sum."""
 
     def add(context: Context) -> Any:
         a, b = left(context), right(context)
-        if a is UNDEFINED or b is UNDEFINED:
-            return UNDEFINED
-        if isinstance(a, str) or isinstance(b, str):
-            return to_string(a) + to_string(b)
-        a, b = to_number(a), to_number(b)
-        return UNDEFINED if a is UNDEFINED or b is UNDEFINED else whole(a + b)
+        if not (isinstance(a, str) or isinstance(b, str)):
+            return calculate("+", a, b)
+        a, b = to_string(a), to_string(b)
+        return UNDEFINED if a is UNDEFINED or b is UNDEFINED else a + b
 
     return add
 
 
 def arithmetic(sign: str, left: Expression, right: Expression) -> Expression:
-    operate: Callable[[Any, Any], Any] = {
-        "-": lambda a, b: a - b,
-        "*": lambda a, b: a * b,
-        "/": lambda a, b: a / b,
-        "%": FUNCTIONS["mod"][0],
-    }[sign]
-
-    def evaluate(context: Context) -> Any:
-        a, b = to_number(left(context)), to_number(right(context))
-        if a is UNDEFINED or b is UNDEFINED:
-            return UNDEFINED
-        try:
-            return whole(operate(a, b))
-        except (ZeroDivisionError, OverflowError):
-            return UNDEFINED
-
-    return evaluate
+    """``- * / %``."""
+    return lambda context: calculate(sign, left(context), right(context))

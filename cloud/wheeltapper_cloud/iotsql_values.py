@@ -1,8 +1,17 @@
-"""The values of AWS IoT SQL: Undefined, when two are equal, and how one kind becomes another."""
+"""
+The values of AWS IoT SQL: Undefined, when two are equal, how one kind becomes another, and arithmetic.
 
+Numbers are ints and floats, calculated with to 34 decimal digits as AWS does, so that 0.1 + 0.2 is 0.3; what is whole is an
+Int, as in SQL version 2016-03-23.
+"""
+
+import decimal
 import math
 import re
+from collections.abc import Callable
 from typing import Any, Final
+
+import msgspec
 
 
 class _Undefined:
@@ -18,6 +27,20 @@ class _Undefined:
 UNDEFINED: Final = _Undefined()
 
 _DIGITS_MAX: Final = 34
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE]-?[0-9]+)?")
+_EXACT: Final = decimal.Context(
+    prec=_DIGITS_MAX,
+    Emin=-999,
+    Emax=999,
+    traps=[decimal.InvalidOperation, decimal.DivisionByZero, decimal.Overflow],
+)
+_OPERATIONS: Final[dict[str, Callable[[decimal.Decimal, decimal.Decimal], decimal.Decimal]]] = {
+    "+": _EXACT.add,
+    "-": _EXACT.subtract,
+    "*": _EXACT.multiply,
+    "/": _EXACT.divide,
+    "%": _EXACT.remainder,
+}
 
 
 def to_number(value: Any) -> Any:
@@ -26,13 +49,25 @@ def to_number(value: Any) -> Any:
         return UNDEFINED
     if isinstance(value, int | float):
         return value
-    if isinstance(value, str):
-        try:
-            number = float(value) if not re.fullmatch(r"\s*-?\d{1,34}\s*", value) else int(value)
-        except ValueError:
-            return UNDEFINED
-        return number if math.isfinite(number) else UNDEFINED
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return number_of(value)
     return UNDEFINED
+
+
+def number_of(text: str) -> Any:
+    """The number that a text is; Undefined where it is too long or too large."""
+    digits = text.removeprefix("-")
+    if digits.isdigit():
+        return int(text) if len(digits) <= _DIGITS_MAX else UNDEFINED
+    return whole(float(text))
+
+
+def to_int(value: Any) -> Any:
+    """An Int: a Decimal rounded to the nearest, a numeric string cut off; Undefined from all else."""
+    number = to_number(value)
+    if isinstance(number, float):
+        return math.trunc(number) if isinstance(value, str) else math.floor(number + 0.5)
+    return number
 
 
 def to_boolean(value: Any) -> Any:
@@ -45,23 +80,23 @@ def to_boolean(value: Any) -> Any:
 
 
 def to_string(value: Any) -> Any:
-    """The text of a value; Undefined stays."""
+    """The text of a value; Undefined from Undefined and null."""
     if isinstance(value, str) or value is UNDEFINED:
         return value
+    if value is None:
+        return UNDEFINED
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e16:
         return str(int(value))
     if isinstance(value, int | float):
         return str(value)
-    import msgspec
-
     return msgspec.json.encode(value).decode()
 
 
 def whole(value: Any) -> Any:
     """
-    A whole number as an Int, as SQL version 2016-03-23 does; not finite or too long is Undefined.
+    A whole number as an Int; not finite or too long is Undefined.
 
     >>> whole(10.0), whole(2.5)
     (10, 2.5)
@@ -75,13 +110,55 @@ def whole(value: Any) -> Any:
     return value
 
 
+def exact(number: int | float) -> decimal.Decimal:
+    """
+    The decimal number that is meant by a float.
+
+    >>> exact(0.1)
+    Decimal('0.1')
+    """
+    return decimal.Decimal(number if isinstance(number, int) else repr(number))
+
+
+def calculate(sign: str, left: Any, right: Any) -> Any:
+    """
+    Two values by ``+ - * / %``; Undefined where one is no number, or there is no result.
+
+    >>> calculate("+", 0.1, 0.2), calculate("/", 43 * 5, 9), calculate("%", -7, 4), calculate("/", 1, 0)
+    (0.3, 23.88888888888889, -3, Undefined)
+    """
+    a, b = to_number(left), to_number(right)
+    if a is UNDEFINED or b is UNDEFINED:
+        return UNDEFINED
+    try:
+        return from_exact(_OPERATIONS[sign](exact(a), exact(b)))
+    except decimal.DecimalException:
+        return UNDEFINED
+
+
+def from_exact(number: decimal.Decimal) -> Any:
+    """A decimal number as a value."""
+    if number == number.to_integral_value() and number.adjusted() < _DIGITS_MAX:
+        return whole(int(number))
+    return whole(float(number))
+
+
 def equal(left: Any, right: Any) -> Any:
+    """Whether two values are the same; Int and Decimal compare, nothing else is converted; Undefined where one is."""
     if left is UNDEFINED or right is UNDEFINED:
         return UNDEFINED
+    return _same(left, right)
+
+
+def _same(left: Any, right: Any) -> bool:
     if isinstance(left, bool) or isinstance(right, bool):
-        a, b = to_boolean(left), to_boolean(right)
-        return False if a is UNDEFINED or b is UNDEFINED else a is b
-    if isinstance(left, int | float) != isinstance(right, int | float):
-        left, right = to_number(left), to_number(right)
-        return False if left is UNDEFINED or right is UNDEFINED else left == right
-    return bool(type(left) is type(right) or isinstance(left, int | float)) and left == right
+        return left is right
+    if isinstance(left, int | float) and isinstance(right, int | float):
+        return left == right
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(_same, left, right))
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(_same(value, right[name]) for name, value in left.items())
+    return bool(left == right)

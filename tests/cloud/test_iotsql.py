@@ -106,6 +106,7 @@ def test_columns_are_called_as_paths_and_functions_are():
         ("sqrt(-1)", UNDEFINED),
         ("timestamp()", 1_700_000_000_000),
         ("length('abc')", 3),
+        ("length([1, 2])", 5),
         ("topic(1)", "dt"),
         ("topic(9)", UNDEFINED),
         ("encode('a', 'base64')", "YQ=="),
@@ -116,6 +117,228 @@ def test_columns_are_called_as_paths_and_functions_are():
 )
 def test_expressions(expression, expected):
     assert value(expression) == expected or value(expression) is expected
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        # conversions: only what AWS's own pattern of a number takes
+        ("'5E-1' * 2", 1),
+        ("'1_000' * 1", UNDEFINED),
+        ("' 5 ' * 1", UNDEFINED),
+        ("'+5' * 1", UNDEFINED),
+        ("'inf' * 1", UNDEFINED),
+        ("true + 1", UNDEFINED),
+        ("nothing + 1", UNDEFINED),
+        ("'a' + nothing", UNDEFINED),
+        ("cast(nothing AS String)", UNDEFINED),
+        ("'a' + [1, 'b']", 'a[1,"b"]'),
+        # decimals of 34 digits, and whole numbers as Int
+        ("0.1 + 0.2", 0.3),
+        ("(71.6 - 32) * 5 / 9", 22),
+        ("1.1 * 1.1", 1.21),
+        ("10.0", 10),
+        ("0.1 + 0.2 = 0.3", True),
+        ("-7 % 4", -3),
+        ("5.5 % 0", UNDEFINED),
+        ("9999999999999999999999999999999999 + 1", 1e34),
+        # = and <> convert nothing but Int to Decimal
+        ("t = '21'", False),
+        ("t <> '21'", True),
+        ("on = 'true'", False),
+        ("nothing = null", True),
+        ("nothing <> null", False),
+        ("nothing = 1", False),
+        ("on = 1", False),
+        ("[1, 2] = [1, 2.0]", True),
+        ("[1, 2] = [2, 1]", False),
+        ("[true] = [1]", False),
+        ("{'a': 1, 'b': 2} = {'b': 2, 'a': 1}", True),
+        ("absent <> 1", UNDEFINED),
+        ("'10' > '9'", True),
+        ("'a' > 'b'", UNDEFINED),
+        ("on > 0", UNDEFINED),
+        # logic
+        ("'TRUE' AND on", True),
+        ("'yes' OR on", UNDEFINED),
+        ("NOT 'false'", True),
+        ("NOT NOT NOT on", False),
+        ("NOT 1", UNDEFINED),
+        # collections
+        ("t IN [1, 21]", True),
+        ("'c' IN ['a', 'b']", False),
+        ("2 IN (nested.list)", True),
+        ("absent IN [1]", UNDEFINED),
+        ("t IN t", UNDEFINED),
+        ("get('abc', 1)", "b"),
+        ("get({'a': 'b'}, 'a')", "b"),
+        ("get(nested.list, '1')", 2),
+        ("get(nested.list, 0.6)", 2),
+        ("get(nested.list, -1)", UNDEFINED),
+        ("get(*, 'name')", "m1"),
+        ("nested.list[0]", 1),
+        ("{'latitude': get([47.606, -122.332], 0)}.latitude", 47.606),
+        ("concat()", UNDEFINED),
+        ("concat(1)", "1"),
+        ("concat([1, 2, 3], 4)", [1, 2, 3, 4]),
+        ("concat([1], 'hello', [4, 5])", [1, "hello", 4, 5]),
+        ("concat(1, 'hello')", "1hello"),
+        ("concat('a', nothing)", UNDEFINED),
+        ("transform('enrichArray', {'k': t}, [{'a': 3}, {'b': 4}])", [{"a": 3, "k": 21}, {"b": 4, "k": 21}]),
+        ("get_or_default(absent, 7)", 7),
+        ("get_or_default(nothing, 'x')", "x"),
+        ("get_or_default(t, 7)", 21),
+        # CASE
+        ("CASE absent WHEN 1 THEN 'a' ELSE 'b' END", UNDEFINED),
+        ("CASE t WHEN '21' THEN 'a' END", UNDEFINED),
+        # cast
+        ("cast('12' AS Nvarchar)", "12"),
+        ("cast(12 AS Text)", "12"),
+        ("cast('1.5' AS Double)", 1.5),
+        ("cast(true AS Decimal)", 1),
+        ("cast(true AS Int)", 1),
+        ("cast(0 AS Boolean)", False),
+        ("cast(2.5 AS Bool)", True),
+        ("cast('no' AS Boolean)", UNDEFINED),
+        ("cast('2.9' AS Int)", 2),
+        # text
+        ("lpad('hello', 2)", "  hello"),
+        ("lpad(1, 3)", "   1"),
+        ("rpad('hello', 2.9)", "hello  "),
+        ("lpad('x', -5)", "x"),
+        ("length(lpad('x', 5000))", 1001),
+        ("lpad('x', 'y')", UNDEFINED),
+        ("substring('012345', 2.745)", "2345"),
+        ("substring(123, 2)", "3"),
+        ("substring('012345', -1)", "012345"),
+        ("substring(true, 1.2)", "rue"),
+        ("substring(false, -2.411E247)", "false"),
+        ("substring('012345', -50, 50)", "012345"),
+        ("substring('012345', 3, 1)", ""),
+        ("substring('012345', '2')", "2345"),
+        ("substring('abc', 9)", ""),
+        ("indexof('abcd', 'bc')", 1),
+        ("indexof('abcd', 'x')", -1),
+        ("length(false)", 5),
+        ("numbytes('€')", 3),
+        ("lower(['HELLO'])", '["hello"]'),
+        ("ltrim(' h i ')", "h i "),
+        ("rtrim(' h i ')", " h i"),
+        ("trim(' hi ')", "hi"),
+        ("chr(65)", "A"),
+        ("chr(300)", UNDEFINED),
+        ("replace('abcdabcd', 'b', 'x')", "axcdaxcd"),
+        ("startswith(nothing, 'a')", UNDEFINED),
+        ("endswith('cat', 'at')", True),
+        ("regexp_matches('aaaa', 'a{2,}')", True),
+        (r"regexp_matches('m7', '^m\d$')", True),
+        (r"regexp_matches('m7', '^m\\d$')", True),
+        (r"'a\'b'", "a'b"),
+        (r"'a\\b'", "a\\b"),
+        ("regexp_replace('abcd', 'b(.*)d', '$1')", "ac"),
+        (r"regexp_replace('a.b', '\.', '\$')", "a$b"),
+        ("regexp_substr('hihihello', '(hi)*')", "hihi"),
+        ("regexp_matches('21', 21)", True),
+        ("md5('hello')", "5d41402abc4b2a76b9719d911017c592"),
+        # numbers
+        ("round(-1.5)", -2),
+        ("round(0.49999999999999994)", 0),
+        ("trunc(2.888, 2)", 2.88),
+        ("trunc(0.29, 2)", 0.29),
+        ("trunc(2.00, 5)", 2),
+        ("trunc(2.5, -3)", 2),
+        ("ceil(-1.2)", -1),
+        ("floor('-1.2')", -2),
+        ("bitand(13, 5)", 5),
+        ("bitor(8, 5)", 13),
+        ("bitxor(13, 5)", 8),
+        ("bitand('x', 1)", UNDEFINED),
+        ("abs(nothing)", UNDEFINED),
+        ("atan2(1, 0)", 1.5707963267948966),
+        ("cosh(2.3)", 5.037220649268761),
+        ("sinh(2.3)", 4.936961805545957),
+        ("tanh(2.3)", 0.9800963962661914),
+        ("remainder(8, 3)", 2),
+        ("power(10, 400)", UNDEFINED),
+        ("sign(-7)", -1),
+        ("log(100)", 2),
+        ("nanvl(8, 3)", 8),
+        ("nanvl('x', 3)", "x"),
+        ("nanvl(nothing, 3)", 3),
+        ("isUndefined(floor([1, 2, 3]))", True),
+        ("isNull(absent)", False),
+        ("sql_version()", "2016-03-23"),
+        # encoded
+        ("decode('eyAidGVtcGVyYXR1cmUiOiAzMyB9Cg==', 'base64').temperature", 33),
+        ("decode('aGk=', 'base64')", "hi"),
+        ("decode('!', 'base64')", None),
+        ("encode(21, 'base64')", "MjE="),
+    ],
+)
+def test_expressions_as_the_documentation_of_aws_has_them(expression, expected):
+    found = value(expression)
+
+    assert (type(found), found) == (type(expected), expected)
+
+
+def test_a_query_within_reads_the_items_of_an_array():
+    payload = {"e": [{"n": "temperature", "v": 22.5}, {"n": "light", "v": 135}], "d": {"a": 1, "b": 2, "c": [3, 4]}}
+
+    assert select(
+        "(SELECT VALUE n FROM e) AS sensors, (SELECT v FROM e WHERE n = 'temperature') AS temperature, "
+        "get((SELECT v FROM e WHERE n = 'temperature'), 0).v AS flat, exists (SELECT * FROM d.c AS x WHERE x = 3) AS held, "
+        "exists (SELECT * FROM d.c AS x WHERE x = 9) AS missing, (SELECT a, b FROM d) AS pair, "
+        "(SELECT * FROM d.c AS x WHERE x > 3) AS large, 'light' IN (SELECT VALUE n FROM e) AS lit",
+        payload,
+    ) == {
+        "sensors": ["temperature", "light"], "temperature": [{"v": 22.5}], "flat": 22.5, "held": True,
+        "missing": False, "pair": {"a": 1, "b": 2}, "large": [4], "lit": True,
+    }  # fmt: skip
+
+
+def test_an_alias_may_be_a_path_and_name_the_whole_payload():
+    assert select("* AS payload, t AS reading.value, name AS reading.source") == {
+        "payload": PAYLOAD, "reading": {"value": 21, "source": "m1"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [("value", {"value": 5}), ("value AS v, a", {"v": 5, "a": 1}), ("value + 1 AS v", {"v": 6}), ("VALUE [a]", [1])],
+)
+def test_an_attribute_may_be_called_value(columns, expected):
+    assert select(columns, {"value": 5, "a": 1}) == expected
+
+
+def test_names_are_written_in_any_script_and_keywords_in_any_case():
+    assert select("température aS t", {"température": 5}) == {"t": 5}
+    assert holds("value > 4 and Temp = 1", {"value": 5, "Temp": 1})
+
+
+def test_the_levels_of_a_basic_ingest_topic_are_counted_behind_its_prefix():
+    topic = "$aws/rules/BuildingManager/Buildings/Building5/Floor2"
+
+    assert select("topic() AS a, topic(3) AS b, topic('1') AS c", topic=topic) == {
+        "a": "Buildings/Building5/Floor2", "b": "Floor2", "c": "Buildings",
+    }  # fmt: skip
+
+
+def test_a_payload_that_is_not_json_can_be_encoded():
+    rule = parse_statement("SELECT encode(*, 'base64') AS data, topic(1) AS line FROM 'a'")
+
+    assert rule.any_bytes
+    assert rule.project(Context(UNDEFINED, "a", 0, raw=b"\xff\x00")) == {"data": "/wA=", "line": "a"}
+    assert not parse_statement("SELECT encode(*, 'base64') AS data FROM 'a' WHERE b = 1").any_bytes
+    assert not parse_statement("SELECT * FROM 'a'").any_bytes
+
+
+def test_a_rule_for_basic_ingest_alone_needs_no_topic():
+    assert parse_statement("SELECT * WHERE t > 1").topic_filter == ""
+
+
+def test_a_template_with_a_loose_end_is_refused():
+    with pytest.raises(SettingsError, match="template"):
+        parse_template("a-${topic(2)")
 
 
 def test_every_uuid_is_new():
@@ -140,9 +363,25 @@ def test_a_condition_that_has_no_value_does_not_hold():
         ("SELECT cast(a AS Date) FROM 'a'", "Date"),
         ("SELECT abs() FROM 'a'", "arguments"),
         ("SELECT a ? b FROM 'a'", "cannot read"),
-        ("SET @x = 1 SELECT * FROM 'a'", "SELECT"),
+        ("SET @x = 1 SELECT * FROM 'a'", "SET is not supported"),
+        ("SELECT @x FROM 'a'", "@"),
+        ("SELECT DISTINCT a FROM 'a'", "DISTINCT is not supported"),
+        ("SELECT * FROM topic/#", "quotes"),
+        ("SELECT * FROM 'a' WHERE b IS NULL", r"isNull\(\)"),
+        ("SELECT * FROM 'a' WHERE b LIKE 'x'", r"regexp_matches\(\)"),
+        ("SELECT * FROM 'a' WHERE b BETWEEN 1 AND 2", ">= and <="),
+        ("SELECT a -- the sensor\n FROM 'a'", "comments are not supported"),
+        ("SELECT /* all */ * FROM 'a'", "comments are not supported"),
+        ("SELECT clientid() FROM 'a'", r"clientid\(\).*broker"),
+        ("SELECT CASE a ELSE 1 END FROM 'a'", "WHEN"),
+        ("SELECT regexp_matches(a, '(') FROM 'a'", r"regexp_matches\(\).*'\('"),
+        ("SELECT encode(a, 'hex') FROM 'a'", r"encode\(\).*'hex'"),
+        ("SELECT transform('flatten', a, b) FROM 'a'", r"transform\(\).*'flatten'"),
+        ("SELECT * + 1 FROM 'a'", "FROM"),
+        ("SELECT 1" + " + 1" * 2000 + " FROM 'a'", "operators"),
+        ("SELECT a" + ".b" * 2000 + " FROM 'a'", "operators"),
         ("SELECT " + "(" * 500 + "1" + ")" * 500 + " FROM 'a'", "nested deeper"),
-        ("SELECT " + "-" * 5000 + "1 FROM 'a'", "nested deeper"),
+        ("SELECT " + "- " * 5000 + "1 FROM 'a'", "nested deeper"),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(statement, named):
