@@ -1,13 +1,15 @@
 """
 The account behind the operations: what it holds, what is in force, and how the two are kept the same.
 
-The store is the truth. It is written first and the judge follows; should the process die in between, ``start`` lets the
-judge catch up, so that what an operation has answered is always so.
+The store is the truth. What is new is written there first and the judge follows; what is deleted leaves the judge first.
+Should the process die in between, ``start`` lets the judge catch up, so that what an operation has answered is always so.
 """
 
 import base64
 import binascii
 import logging
+import re
+import sqlite3
 import threading
 from typing import Any, TypeVar
 
@@ -26,6 +28,9 @@ log = logging.getLogger(__name__)
 PAGE = 250
 LOGGING = "logging"
 MODEL_KINDS: tuple[Kind, Kind] = ("detectorModel", "alarmModel")
+
+# A version, or a place in a list.
+_NUMBER = re.compile("0|[1-9][0-9]{0,17}")
 
 Item = TypeVar("Item")
 
@@ -117,7 +122,7 @@ class Account:
         found = None
         if version is None:
             found = self.store.get(kind, name)
-        elif version.isascii() and version.isdigit() and len(version) < 10:
+        elif _NUMBER.fullmatch(version):
             found = self.store.get(kind, name, int(version))
         if found is None:
             raise not_found(kind, name, version)
@@ -153,10 +158,20 @@ class Account:
         return found
 
     def retire(self, kind: Kind, name: str, by: str) -> None:
-        """Forget a model, its versions and its detectors."""
-        self.store.remove(kind, name, self.arn(kind, name))
-        self._failed.discard((kind, name))
+        """
+        Forget a model, its versions and its detectors: out of force first, so that nothing unheard of goes on.
+
+        Raises:
+            ServiceError: ResourceNotFoundException.
+        """
+        found = self.resource(kind, name)
         self.judge.withdraw(name, kind=_judge_kind(kind), by=by)
+        try:
+            self.store.remove(kind, name, self.arn(kind, name))
+        except sqlite3.Error:
+            self._deploy_again(found)
+            raise
+        self._failed.discard((kind, name))
 
 
 TITLES = {"input": "Input", "detectorModel": "DetectorModel", "alarmModel": "AlarmModel"}
@@ -190,6 +205,19 @@ def after_token(operation: str, request: dict[str, Any]) -> str:
     if found[0] != operation:
         raise ServiceError("InvalidRequestException", "Invalid nextToken")
     return found[1]
+
+
+def after_number(operation: str, request: dict[str, Any]) -> int:
+    """
+    Where a list that goes by numbers goes on; 0 at its beginning.
+
+    Raises:
+        ServiceError: the token is not one of this operation's.
+    """
+    after = after_token(operation, request) or "0"
+    if not _NUMBER.fullmatch(after):
+        raise ServiceError("InvalidRequestException", "Invalid nextToken")
+    return int(after)
 
 
 def cut_page(

@@ -3,20 +3,20 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 from wheeltapper.detector.expression import Literal, show
 from wheeltapper.errors import DefinitionError, UnavailableError
 from wheeltapper.judge import AlarmOperation, AlarmView, DetectorUpdate, DetectorView, Message, Refusal
 from wheeltapper_cloud.iotevents_account import Account, Call, after_token, cut_page, not_found, page_size
-from wheeltapper_cloud.store import Kind
+from wheeltapper_cloud.store import Kind, Resource
 from wheeltapper_cloud.wire import ServiceError
 
 ALARM_BATCH = 10
 LONGEST_TIMER_S = 31_622_400
 
 _CODES = {
-    "unknown input": "ResourceNotFoundException",
     "not found": "ResourceNotFoundException",
     "invalid": "InvalidRequestException",
     "unavailable": "ServiceUnavailableException",
@@ -44,7 +44,7 @@ class Messages:
             else:
                 taken.append(place)
         found = await self._submitted([_message(entries[place]) for place in taken]) if taken else []
-        refusals += [Refusal(taken[refusal.index], refusal.reason, refusal.detail) for refusal in found]
+        refusals += [_of_message(entries, Refusal(taken[one.index], one.reason, one.detail)) for one in found]
         return {"BatchPutMessageErrorEntries": _error_entries(entries, refusals, "messageId")}
 
     async def _submitted(self, messages: list[Message]) -> Sequence[Refusal]:
@@ -78,7 +78,7 @@ class Detectors:
         model, key = call.request["detectorModelName"], call.request.get("keyValue", "")
         found = self._judge.detector(model, key)
         if found is None:
-            raise _no_instance(self._account, "detectorModel", model, key)
+            raise _no_instance(self._account, "detectorModel", call.request)
         return {"detector": _detector(found)}
 
     def list_detectors(self, call: Call) -> dict[str, Any]:
@@ -93,26 +93,24 @@ class Detectors:
     def batch_update_detector(self, call: Call) -> dict[str, Any]:
         entries: list[Entry] = call.request["detectors"]
         _check_batch(entries, "messageId")
-        refusals = _apply(entries, self._update, lambda updates: self._judge.update_detectors(updates, by=call.by))
+        model = _models(self._account, "detectorModel")
+        refusals = _apply(
+            entries,
+            lambda entry: _update(entry, model(entry["detectorModelName"])),
+            lambda updates: self._judge.update_detectors(updates, by=call.by),
+        )
         return {"batchUpdateDetectorErrorEntries": _error_entries(entries, refusals, "messageId")}
 
     def batch_delete_detector(self, call: Call) -> dict[str, Any]:
         entries: list[Entry] = call.request["detectors"]
         _check_batch(entries, "messageId")
-        targets = [(entry["detectorModelName"], entry.get("keyValue", "")) for entry in entries]
-        refusals = self._judge.delete_detectors(targets, by=call.by)
+        model = _models(self._account, "detectorModel")
+        refusals = _apply(
+            entries,
+            lambda entry: (model(entry["detectorModelName"]).name, entry.get("keyValue", "")),
+            lambda targets: self._judge.delete_detectors(targets, by=call.by),
+        )
         return {"batchDeleteDetectorErrorEntries": _error_entries(entries, refusals, "messageId")}
-
-    def _update(self, entry: Entry) -> DetectorUpdate:
-        found = self._account.store.get("detectorModel", entry["detectorModelName"])
-        if found is not None and ("key" in found.body) != ("keyValue" in entry):
-            needs = (
-                f"has the key {found.body['key']!r}: give keyValue"
-                if "key" in found.body
-                else "has no key: omit keyValue"
-            )
-            raise DefinitionError(f"detector model {found.name!r} {needs}")
-        return _update(entry)
 
 
 class Alarms:
@@ -126,7 +124,7 @@ class Alarms:
         model, key = call.request["alarmModelName"], call.request.get("keyValue", "")
         found = self._judge.alarm(model, key)
         if found is None:
-            raise _no_instance(self._account, "alarmModel", model, key)
+            raise _no_instance(self._account, "alarmModel", call.request)
         return {"alarm": _alarm(found)}
 
     def list_alarms(self, call: Call) -> dict[str, Any]:
@@ -155,13 +153,14 @@ class Alarms:
     def _operate(self, call: Call, operation: Any) -> dict[str, Any]:
         entries: list[Entry] = call.request[f"{operation}ActionRequests"]
         _check_batch(entries, "requestId", ALARM_BATCH)
+        model = _models(self._account, "alarmModel")
 
         def operation_of(entry: Entry) -> AlarmOperation:
             snooze_s = entry.get("snoozeDuration")
             if snooze_s is not None and not 0 < snooze_s <= LONGEST_TIMER_S:
                 raise DefinitionError(f"snoozeDuration must be 1 to {LONGEST_TIMER_S} seconds")
             return AlarmOperation(
-                model=entry["alarmModelName"],
+                model=model(entry["alarmModelName"]).name,
                 key=entry.get("keyValue", ""),
                 operation=operation,
                 snooze_s=snooze_s,
@@ -180,6 +179,11 @@ def _check_batch(entries: list[Entry], id_member: str, most: int = 0) -> None:
         raise ServiceError("InvalidRequestException", f"Every {id_member} must be unique within the batch")
 
 
+def _models(account: Account, kind: Kind) -> Callable[[str], Resource]:
+    """Finds models by name, each once, or raises ``not_found``."""
+    return cache(partial(account.resource, kind))
+
+
 def _apply(
     entries: list[Entry], made: Callable[[Entry], Any], act: Callable[[Sequence[Any]], Sequence[Refusal]]
 ) -> list[Refusal]:
@@ -189,10 +193,14 @@ def _apply(
         try:
             wanted.append(made(entry))
             places.append(place)
+        except ServiceError as error:
+            refusals.append(Refusal(place, "not found", error.message))
         except DefinitionError as error:
             refusals.append(Refusal(place, "invalid", str(error)))
-    if wanted:
-        refusals += [Refusal(places[refusal.index], refusal.reason, refusal.detail) for refusal in act(wanted)]
+    for refusal in act(wanted) if wanted else ():
+        place = places[refusal.index]
+        detail = _absent(entries[place]) if refusal.reason == "not found" else refusal.detail
+        refusals.append(Refusal(place, refusal.reason, detail))
     return refusals
 
 
@@ -209,18 +217,29 @@ def _error_entries(entries: list[Entry], refusals: Sequence[Refusal], id_member:
     ]
 
 
+def _of_message(entries: list[Entry], refusal: Refusal) -> Refusal:
+    if refusal.reason != "unknown input":
+        return refusal
+    return Refusal(refusal.index, "not found", not_found("input", entries[refusal.index]["inputName"]).message)
+
+
 def _message(entry: Entry) -> Message:
     time_ms = entry.get("timestamp", {}).get("timeInMillis")
     return Message(entry["inputName"], entry["payload"], entry["messageId"], time_ms)
 
 
-def _update(entry: Entry) -> DetectorUpdate:
+def _update(entry: Entry, model: Resource) -> DetectorUpdate:
+    if ("key" in model.body) != ("keyValue" in entry):
+        needs = (
+            f"has the key {model.body['key']!r}: give keyValue" if "key" in model.body else "has no key: omit keyValue"
+        )
+        raise DefinitionError(f"detector model {model.name!r} {needs}")
     state = entry["state"]
     for timer in state["timers"]:
         if not 0 < timer["seconds"] <= LONGEST_TIMER_S:
             raise DefinitionError(f"timer '{timer['name']}' must run for 1 to {LONGEST_TIMER_S} seconds")
     return DetectorUpdate(
-        model=entry["detectorModelName"],
+        model=model.name,
         key=entry.get("keyValue", ""),
         state=state["stateName"],
         variables={variable["name"]: variable["value"] for variable in state["variables"]},
@@ -228,12 +247,20 @@ def _update(entry: Entry) -> DetectorUpdate:
     )
 
 
-def _no_instance(account: Account, kind: Kind, model: str, key: str) -> ServiceError:
-    if account.store.get(kind, model) is None:
-        return not_found(kind, model)
-    what = "Detector" if kind == "detectorModel" else "Alarm"
-    of_key = f" and key value: {key}" if key else ""
-    return ServiceError("ResourceNotFoundException", f"{what} of model: {model}{of_key} not found")
+def _no_instance(account: Account, kind: Kind, entry: Entry) -> ServiceError:
+    name = entry[f"{kind}Name"]
+    if account.store.get(kind, name) is None:
+        return not_found(kind, name)
+    return ServiceError("ResourceNotFoundException", _absent(entry))
+
+
+def _absent(entry: Entry) -> str:
+    """What is said of a detector or an alarm that a request names and that is not there."""
+    what, model = (
+        ("Detector", entry["detectorModelName"]) if "detectorModelName" in entry else ("Alarm", entry["alarmModelName"])
+    )
+    of_key = f" and key value: {entry['keyValue']}" if "keyValue" in entry else ""
+    return f"{what} of model: {model}{of_key} not found"
 
 
 def _detector_head(found: DetectorView) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from wheeltapper.detector.plan import make_alarm_plan
 from wheeltapper_cloud.iotevents_account import (
     Account,
     Call,
+    after_number,
     after_token,
     checked_tags,
     cut_page,
@@ -56,7 +57,6 @@ class _Versions:
     def delete(self, name: str, call: Call) -> dict[str, Any]:
         """Nothing of that name is left."""
         with self.account.lock:
-            self.account.resource(self.kind, name)
             self.account.retire(self.kind, name, call.by)
         return {}
 
@@ -69,10 +69,7 @@ class _Versions:
     def version_page(self, operation: str, name: str, call: Call) -> tuple[list[Resource], dict[str, str]]:
         """A page of one model's versions, the latest first."""
         self.account.resource(self.kind, name)
-        token = after_token(operation, call.request)
-        if token and not token.isdigit():
-            raise ServiceError("InvalidRequestException", "Invalid nextToken")
-        before = int(token[:18]) if token else _LAST
+        before = after_number(operation, call.request) or _LAST
         found = self.account.store.versions(self.kind, name, before, page_size(call.request) + 1)
         return cut_page(operation, call.request, found, "version")
 
@@ -91,15 +88,18 @@ class DetectorModels:
         self._versions = _Versions(account, "detectorModel")
 
     def create_detector_model(self, call: Call) -> dict[str, Any]:
-        self._check(call)
         most = self._account.settings.limits.detector_models
-        found = self._versions.create(call.request["detectorModelName"], call, most)
+        with self._account.lock:
+            self._check(call)
+            found = self._versions.create(call.request["detectorModelName"], call, most)
         return {"detectorModelConfiguration": self._configuration(found)}
 
     def update_detector_model(self, call: Call) -> dict[str, Any]:
-        self._account.resource("detectorModel", call.request["detectorModelName"])
-        self._check(call)
-        found = self._versions.update(call.request["detectorModelName"], call)
+        name = call.request["detectorModelName"]
+        with self._account.lock:
+            self._account.resource("detectorModel", name)
+            self._check(call)
+            found = self._versions.update(name, call)
         return {"detectorModelConfiguration": self._configuration(found)}
 
     def delete_detector_model(self, call: Call) -> dict[str, Any]:
@@ -161,14 +161,17 @@ class AlarmModels:
         self._versions = _Versions(account, "alarmModel")
 
     def create_alarm_model(self, call: Call) -> dict[str, Any]:
-        self._check(call)
         most = self._account.settings.limits.alarm_models
-        return self._outcome(self._versions.create(call.request["alarmModelName"], call, most))
+        with self._account.lock:
+            self._check(call)
+            return self._outcome(self._versions.create(call.request["alarmModelName"], call, most))
 
     def update_alarm_model(self, call: Call) -> dict[str, Any]:
-        self._account.resource("alarmModel", call.request["alarmModelName"])
-        self._check(call)
-        return self._outcome(self._versions.update(call.request["alarmModelName"], call))
+        name = call.request["alarmModelName"]
+        with self._account.lock:
+            self._account.resource("alarmModel", name)
+            self._check(call)
+            return self._outcome(self._versions.update(name, call))
 
     def delete_alarm_model(self, call: Call) -> dict[str, Any]:
         return self._versions.delete(call.request["alarmModelName"], call)
@@ -232,10 +235,9 @@ class Analyses:
     def get_detector_model_analysis_results(self, call: Call) -> dict[str, Any]:
         operation = "GetDetectorModelAnalysisResults"
         results = self._found(call).results
-        size, token = page_size(call.request), after_token(operation, call.request)
-        if size < 1 or (token and not token.isdigit()):
-            raise ServiceError("InvalidRequestException", "Invalid nextToken or maxResults")
-        start = int(token[:18]) if token else 0
+        size, start = page_size(call.request), after_number(operation, call.request)
+        if size < 1:
+            raise ServiceError("InvalidRequestException", "maxResults must be at least 1")
         answer: dict[str, Any] = {"analysisResults": results[start : start + size]}
         if start + size < len(results):
             answer["nextToken"] = page_token(operation, str(start + size))

@@ -30,6 +30,7 @@ from wheeltapper_cloud.wire import Operation, Operations, ServiceError
 
 THREADS = 8
 BODY_TIMEOUT_S = 30.0
+NO_CONTENT = 204
 _BODY_UNREAD = ("RequestEntityTooLargeException", "RequestTimeoutException")
 
 
@@ -58,7 +59,7 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = self._clock.monotonic()
         name = "unknown"
-        headers = [(b"x-amzn-requestid", self._request_id()), (b"content-type", b"application/json")]
+        headers = [(b"x-amzn-requestid", self._request_id())]
         try:
             body = await self._body(scope, receive)
             operation, labels = self._find(scope)
@@ -72,7 +73,8 @@ class Endpoint:
             headers.append((b"x-amzn-errortype", refusal.code.encode()))
             if refusal.code in _BODY_UNREAD:
                 headers.append((b"connection", b"close"))
-        headers.append((b"content-length", str(len(answer)).encode()))
+        if status != NO_CONTENT:
+            headers += [(b"content-type", b"application/json"), (b"content-length", str(len(answer)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
         self._metrics.answered(name, status, self._clock.monotonic() - began)

@@ -118,14 +118,14 @@ class Store:
     def get(self, kind: Kind, name: str, version: int | None = None) -> Resource | None:
         """One version, by default the latest."""
         row = self._row(
-            f"{_SELECT} where kind = ?1 and name = ?2 and version = coalesce(?3, latest)", kind, name, version
+            f"{_SELECT} where kind = ?1 and name = ?2 and version = coalesce(?3, ({_LATEST}))", kind, name, version
         )
         return None if row is None else _resource(row)
 
     def page(self, kind: Kind, after: str, limit: int) -> list[Resource]:
         """The latest version of each, in order of names, beginning after one."""
         return self._resources(
-            f"{_SELECT} where kind = ?1 and name > ?2 and version = latest order by name limit ?3", kind, after, limit
+            f"{_SELECT} where kind = ?1 and (name, version) in ({_NEWEST}) order by name", kind, after, limit
         )
 
     def versions(self, kind: Kind, name: str, before: int, limit: int) -> list[Resource]:
@@ -222,9 +222,11 @@ class Store:
                 raise
 
 
+_LATEST = "select max(version) from resources as each where each.kind = held.kind and each.name = held.name"
+_NEWEST = "select name, max(version) from resources where kind = ?1 and name > ?2 group by name order by name limit ?3"
 _SELECT = (
-    "select * from (select kind, name, version, body, created_ms, updated_ms, "
-    "max(version) over (partition by kind, name) as latest from resources)"
+    f"select kind, name, version, body, created_ms, updated_ms, ({_LATEST}) as latest"  # noqa: S608 - constants
+    " from resources as held"
 )
 
 
