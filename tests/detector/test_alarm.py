@@ -120,6 +120,24 @@ def test_a_snooze_ends_by_itself_and_the_next_message_is_judged(shard: Shard) ->
     assert state_of(shard) == "ACTIVE"
 
 
+def test_what_brought_a_state_is_forgotten_with_the_state(shard: Shard) -> None:
+    def brought() -> tuple[str, str, int, str]:
+        exported = shard.export("am", "k")
+        assert isinstance(exported, AlarmState)
+        return exported.operation, exported.note, exported.snooze_s, exported.system_event
+
+    drive(shard, [BREACH])
+    shard.operate_alarm("am", "k", "snooze", 10.0, note="at lunch", snooze_s=60)
+    snoozed = brought()
+    shard.advance(100.0)
+    awake = brought()
+    drive(shard, [BREACH], now=200.0)
+
+    assert snoozed == ("SNOOZE", "at lunch", 60, "")
+    assert awake == ("", "", 0, "SNOOZE_TIMEOUT")
+    assert brought() == ("", "", 0, "")
+
+
 def test_a_longer_snooze_replaces_a_shorter_one(shard: Shard) -> None:
     drive(shard, [BREACH])
     shard.operate_alarm("am", "k", "snooze", 10.0, snooze_s=60)

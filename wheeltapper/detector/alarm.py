@@ -87,15 +87,18 @@ class Alarm:
                     self.inputs[reference] = follow(message.payload, payload_path(reference))
         verdict = self._evaluate()
         after = self._after_rule(verdict)
+        if after == self.state:
+            return None
+        self._attribute()
         time_ms = int(now * 1000) if message.time_ms is None else message.time_ms
-        return None if after == self.state else self._change(after, RULE_EVALUATION, time_ms)
+        return self._change(after, RULE_EVALUATION, time_ms)
 
     def wake_up(self, now: float) -> Outcome | None:
         """End a snooze whose time is over."""
         if self.snoozed_until is None or self.snoozed_until > now:
             return None
         self.trigger = Trigger("Timer", timer_name=SNOOZE_TIMER)
-        self.system_event = SNOOZE_TIMEOUT
+        self._attribute(system_event=SNOOZE_TIMEOUT)
         self.updated = now
         return self._change(NORMAL, SNOOZE_TIMEOUT, int(now * 1000))
 
@@ -114,8 +117,7 @@ class Alarm:
         """
         after = self._after_operation(operation, snooze_s)
         self.trigger = Trigger("Operation")
-        self.operation, self.remark, self.snooze_s = operation.upper(), note, snooze_s
-        self.system_event = ""
+        self._attribute(operation.upper(), note, snooze_s)
         self.updated = now
         if operation == "reset":
             self.inputs.clear()
@@ -151,6 +153,10 @@ class Alarm:
         self.state, self.created, self.updated, self.rule = state.state, state.created, state.updated, state.rule
         self.operation, self.remark, self.snooze_s = state.operation, state.note, state.snooze_s
         self.snoozed_until, self.system_event, self.sequence = state.snoozed_until, state.system_event, state.sequence
+
+    def _attribute(self, operation: str = "", note: str = "", snooze_s: int = 0, system_event: str = "") -> None:
+        """Say who brought the state: the customer, the end of a snooze, or neither but the rule."""
+        self.operation, self.remark, self.snooze_s, self.system_event = operation, note, snooze_s, system_event
 
     def _evaluate(self) -> Operand:
         if self.state in (DISABLED, SNOOZED):

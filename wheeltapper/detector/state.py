@@ -62,7 +62,7 @@ class AlarmState(Struct, frozen=True, kw_only=True, tag="alarm"):
     Attributes:
         state: DISABLED, NORMAL, ACTIVE, ACKNOWLEDGED, LATCHED or SNOOZE_DISABLED.
         rule: last evaluation: ``(input property value, sign, threshold value)``; None before the first and after a reset.
-        operation, note, snooze_s: the customer's last action, as upper-case AWS name; empty before the first.
+        operation, note, snooze_s: the customer's action that brought the state, as upper-case AWS name; else empty.
         snoozed_until: seconds since the epoch while the state is SNOOZE_DISABLED, else None.
         system_event: SNOOZE_TIMEOUT when that made the last change, else empty.
     """
