@@ -2,7 +2,8 @@
 Carries out actions: at least once, each with its id, again after a failure, parked after too many.
 
 What to do for which action is the host's to say: a route gives an executor for an action, or none, and then the action is
-recorded as undelivered. A target that is away altogether (a broker without connection) does not use up attempts.
+recorded as undelivered. A target that is away altogether (a broker without connection) does not use up attempts. Attempts
+are counted on disk, before an executor that blocks begins one: what kills the process again and again is parked, too.
 """
 
 import heapq
@@ -23,8 +24,12 @@ from wheeltapper.messages import ActionReport
 
 log = logging.getLogger(__name__)
 
-# How soon to look again for a target that is away; looking costs little.
+# How soon to look again for a target that is away; looking costs little, unless very many wait for it.
 _AWAY_S = 0.2
+_CROWD = 500
+_RECALLED = 100_000
+_PAUSE_S = 1.0
+_CLOSING_S = 10.0
 
 
 class Result(NamedTuple):
@@ -70,7 +75,7 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         threads: how many actions whose executors block are tried side by side.
         attempts: how often before an action is parked.
         first_delay_s, longest_delay_s: pauses double between these, with jitter.
-        memory: actions held in memory; more wait on disk.
+        memory: actions held in memory, and as many pieces of news; more wait on disk.
     """
 
     threads: int = 4
@@ -78,6 +83,18 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     first_delay_s: float = 1.0
     longest_delay_s: float = 300.0
     memory: int = 5_000
+
+
+class _Held(msgspec.Struct):
+    """An action in memory: how often it was tried before, and what came of the last time."""
+
+    action: Action
+    attempts: int = 0
+    detail: str = ""
+
+    @property
+    def news(self) -> bool:
+        return self.action.type == "publish"
 
 
 class Delivery:
@@ -104,10 +121,14 @@ class Delivery:
         self._report = report
         self._jitter = jitter
         self._judge: Judge | None = None
-        self._due: list[tuple[float, int, Action]] = []
-        self._attempts: dict[str, int] = {}
+        self._due: list[tuple[float, int, _Held]] = []
+        self._held: dict[str, _Held] = {}
+        # News and actions have room of their own: news that waits for a broker must keep no alarm's e-mail back.
+        self._count = {True: 0, False: 0}
+        self._left_out: set[bool] = set()
+        self._earlier: dict[str, int] | None = None
+        self._recalling = threading.Lock()
         self._numbers = itertools.count()
-        self._overflowed = False
         self._wake = threading.Condition()
         self._stop = False
         self._threads: list[threading.Thread] = []
@@ -128,40 +149,22 @@ class Delivery:
         with self._wake:
             self._stop = True
             self._wake.notify_all()
+        until = self._clock.monotonic() + _CLOSING_S
         for thread in self._threads:
-            thread.join(timeout=10.0)
+            thread.join(timeout=max(until - self._clock.monotonic(), 0.0))
 
     def take(self, actions: Iterable[Action]) -> None:
         """New actions, from the judge's thread; never blocks."""
-        blocking: list[Action] = []
-        for action in self._remember(actions):
-            executor = self._route(action)
-            if executor is None or executor.immediate:
-                self._try(action, executor)
-            else:
-                blocking.append(action)
+        blocking = [held for held in self._remember(actions) if not self._try_at_once(held)]
         if blocking:
             self._schedule(blocking, self._clock.monotonic())
 
-    def _remember(self, actions: Iterable[Action]) -> list[Action]:
-        """Those that are new and find room; under one lock for all, for which the broker's thread waits to settle others."""
-        fresh = []
-        with self._wake:
-            for action in actions:
-                if self._stop or action.id in self._attempts:
-                    continue
-                if len(self._attempts) >= self._settings.memory:
-                    self._overflowed = True
-                    continue
-                self._attempts[action.id] = 0
-                fresh.append(action)
-        return fresh
-
     def run_due(self) -> int:
         """Try everything that is due now, on the caller's thread; gives how many were tried."""
+        self._recall()
         tried = 0
-        while (action := self._next_due()) is not None:
-            self._try(action, self._route(action))
+        while (held := self._next_due()) is not None:
+            self._try(held)
             tried += 1
         self._refill()
         return tried
@@ -169,15 +172,36 @@ class Delivery:
     @property
     def waiting(self) -> int:
         """Actions in memory that are not settled."""
-        return len(self._attempts)
+        return len(self._held)
 
-    def _schedule(self, actions: Iterable[Action], at: float) -> None:
+    def _remember(self, actions: Iterable[Action]) -> list[_Held]:
+        """Those that are new and find room; under one lock for all, for which the broker's thread waits to settle others."""
+        fresh = []
         with self._wake:
             for action in actions:
-                heapq.heappush(self._due, (at, next(self._numbers), action))
+                if self._stop or action.id in self._held:
+                    continue
+                held = _Held(action)
+                if self._count[held.news] >= self._settings.memory:
+                    self._left_out.add(held.news)
+                    continue
+                self._held[action.id] = held
+                self._count[held.news] += 1
+                fresh.append(held)
+        return fresh
+
+    def _forget(self, held: _Held) -> None:
+        with self._wake:
+            del self._held[held.action.id]
+            self._count[held.news] -= 1
+
+    def _schedule(self, waiting: Iterable[_Held], at: float) -> None:
+        with self._wake:
+            for held in waiting:
+                heapq.heappush(self._due, (at, next(self._numbers), held))
             self._wake.notify_all()
 
-    def _next_due(self) -> Action | None:
+    def _next_due(self) -> _Held | None:
         with self._wake:
             if self._due and self._due[0][0] <= self._clock.monotonic():
                 return heapq.heappop(self._due)[2]
@@ -188,53 +212,106 @@ class Delivery:
             with self._wake:
                 if self._stop:
                     return
-                pause = self._due[0][0] - self._clock.monotonic() if self._due else 1.0
+                pause = self._due[0][0] - self._clock.monotonic() if self._due else _PAUSE_S
                 if pause > 0:
-                    self._wake.wait(min(pause, 1.0))
-            self.run_due()
+                    self._wake.wait(min(pause, _PAUSE_S))
+            try:
+                self.run_due()
+            except Exception:
+                log.exception("delivery: failed; going on")
+                with self._wake:
+                    self._wake.wait(_PAUSE_S)
 
-    def _try(self, action: Action, executor: Executor | None) -> None:
-        if executor is None:
-            self._settle(action, Result("undelivered", "nothing is mapped to it and no account is configured"))
+    def _try_at_once(self, held: _Held) -> bool:
+        """Try what blocks nobody; False where it is for the threads, who also see what is wrong with a route."""
+        try:
+            executor = self._route(held.action)
+            if executor is not None and not executor.immediate:
+                return False
+        except Exception:
+            return False
+        self._execute(held, executor)
+        return True
+
+    def _try(self, held: _Held) -> None:
+        if self._earlier:
+            held.attempts += self._earlier.pop(held.action.id, 0)
+        if held.attempts >= self._settings.attempts:
+            detail = held.detail or "the process ended during the last attempt"
+            self._finish(held, "parked", f"given up after {held.attempts} attempts: {detail}")
             return
         try:
-            executor.execute(action, lambda result: self._settle(action, result))
-        except UnavailableError as error:
-            self._settle(action, Result("retry", str(error)))
-        except WheeltapperError as error:
-            self._settle(action, Result("failed", str(error)))
+            executor = self._route(held.action)
+            blocks = executor is not None and not executor.immediate
         except Exception as error:
-            log.exception("action %s %s: failed", action.type, action.target)
-            self._settle(action, Result("retry", f"{type(error).__name__}: {error}"))
+            self._failed(held, error)
+            return
+        if blocks:
+            self._note(held, held.attempts + 1)
+        self._execute(held, executor)
 
-    def _settle(self, action: Action, result: Result) -> None:
+    def _execute(self, held: _Held, executor: Executor | None) -> None:
+        if executor is None:
+            self._settle(held, Result("undelivered", "nothing is mapped to it and no account is configured"))
+            return
+        unheard = iter((True,))
+
+        def settled(result: Result) -> None:
+            if next(unheard, False):
+                self._settle(held, result)
+
+        try:
+            executor.execute(held.action, settled)
+        except UnavailableError as error:
+            settled(Result("retry", str(error)))
+        except WheeltapperError as error:
+            settled(Result("failed", str(error)))
+        except Exception as error:
+            if next(unheard, False):
+                self._failed(held, error)
+
+    def _failed(self, held: _Held, error: Exception) -> None:
+        """A fault of ours, which may pass."""
+        log.error("action %s %s: failed", held.action.type, held.action.target, exc_info=error)
+        self._settle(held, Result("retry", f"{type(error).__name__}: {error}"))
+
+    def _settle(self, held: _Held, result: Result) -> None:
         settings = self._settings
         if result.outcome == "away":
-            self._schedule([action], self._clock.monotonic() + _AWAY_S)
+            crowd = max(len(self._held) / _CROWD, 1.0)
+            self._schedule([held], self._clock.monotonic() + _AWAY_S * crowd)
             return
-        with self._wake:
-            if action.id not in self._attempts:
-                return
-            attempts = self._attempts.pop(action.id) + 1
-            again = result.outcome == "retry" and attempts < settings.attempts
-            if again:
-                self._attempts[action.id] = attempts
-        if again:
-            delay = min(settings.first_delay_s * 2 ** (attempts - 1), settings.longest_delay_s)
-            self._schedule([action], self._clock.monotonic() + delay * (0.5 + self._jitter() / 2))
-            return
-        status: Outcome = "parked" if result.outcome == "retry" else result.outcome
-        self._tell(action, status, attempts, result.detail)
+        held.attempts += 1
+        held.detail = result.detail
+        if result.outcome != "retry":
+            self._finish(held, result.outcome, result.detail)
+        elif held.attempts >= settings.attempts:
+            self._finish(held, "parked", result.detail)
+        else:
+            self._note(held, held.attempts)
+            delay = min(settings.first_delay_s * 2 ** (held.attempts - 1), settings.longest_delay_s)
+            self._schedule([held], self._clock.monotonic() + delay * (0.5 + self._jitter() / 2))
 
-    def _tell(self, action: Action, status: Outcome, attempts: int, detail: str) -> None:
+    def _note(self, held: _Held, attempts: int) -> None:
+        """Have it on disk that so many attempts were begun."""
+        if self._judge is not None:
+            self._judge.settle(held.action.id, "pending", attempts=attempts, detail=held.detail)
+
+    def _finish(self, held: _Held, status: Outcome, detail: str) -> None:
+        action = held.action
         if status != "delivered":
             log.warning(
                 "action %s %s of %s %s: %s: %s", action.type, action.target, action.model, action.key, status, detail
             )
         if self._judge is not None:
-            self._judge.settle(action.id, status, attempts=attempts, detail=detail)
-        if self._report is not None and action.type != "publish":
+            self._judge.settle(action.id, status, attempts=held.attempts, detail=detail)
+        self._forget(held)
+        if self._report is None or held.news:
+            return
+        try:
             self._report(self._report_of(action, status, detail))
+        except Exception:
+            log.exception("action %s %s: what became of it could not be told", action.type, action.target)
 
     def _report_of(self, action: Action, outcome: Outcome, detail: str) -> ActionReport:
         return ActionReport(
@@ -249,15 +326,28 @@ class Delivery:
             detail=detail,
         )
 
+    def _recall(self) -> None:
+        """Learn, once, how often what waits on disk was tried before this process."""
+        if self._earlier is not None or self._judge is None:
+            return
+        with self._recalling:
+            if self._earlier is None:
+                pending = self._judge.actions(["pending"], limit=_RECALLED)
+                self._earlier = {found.action.id: found.attempts for found in pending if found.attempts}
+
     def _refill(self) -> None:
         """Fetch what was left on disk for want of memory."""
         with self._wake:
-            if not self._overflowed or len(self._attempts) > self._settings.memory // 2 or self._judge is None:
+            kinds = {kind for kind in self._left_out if self._count[kind] <= self._settings.memory // 2}
+            if not kinds or self._judge is None:
                 return
-            self._overflowed = False
+            self._left_out -= kinds
         after = (0, "")
-        while pending := self._judge.pending_actions(after):
-            self.take(pending)
-            after = (pending[-1].time_ms, pending[-1].id)
-            if self._overflowed:
-                return
+        try:
+            while not kinds <= self._left_out and (pending := self._judge.pending_actions(after)):
+                self.take(action for action in pending if (action.type == "publish") in kinds)
+                after = (pending[-1].time_ms, pending[-1].id)
+        except BaseException:
+            with self._wake:
+                self._left_out |= kinds
+            raise
