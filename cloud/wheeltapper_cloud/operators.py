@@ -51,7 +51,7 @@ def _register_alarms(alarms: Commands) -> None:
         example = f'wheeltapper alarms {word} 3f2a… --note "bearing ordered" --as ada'
         operate = alarms.add(word, _operate, help=what, example=example + (" --for 8h" if word == "snooze" else ""))
         operate.set_defaults(operation=word)
-        operate.add_argument("id", help="the alarm's id, or enough of its beginning")
+        operate.add_argument("id", help="the alarm's id, or the end of it that the list shows")
         operate.add_argument("--note", default="", help="why; kept in the audit trail")
         operate.add_argument("--as", dest="by", default=os.environ.get("USER", ""), help="your name (default: $USER)")
         if word == "snooze":
@@ -187,15 +187,16 @@ def _operate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _whole_id(server: str, beginning: str) -> str:
-    """The one alarm whose id begins so; an id that no open alarm has is left to the server."""
-    if len(beginning) >= 32:
-        return beginning
+def _whole_id(server: str, part: str) -> str:
+    """The one alarm whose id begins or ends so; an id that no open alarm has is left to the server."""
+    if len(part) >= 32:
+        return part
     alarms = ask(server, "GET", "/wheeltapper/alarms?limit=1000")["alarms"]
-    found = [each["id"] for each in alarms if each["id"].startswith(beginning.rstrip("…"))]
+    part = part.strip("…")
+    found = [each["id"] for each in alarms if each["id"].startswith(part) or each["id"].endswith(part)]
     if len(found) > 1:
-        raise DataError(f"alarm {beginning}: {len(found)} alarms begin so; give more of the id")
-    return found[0] if found else beginning
+        raise DataError(f"alarm {part}: {len(found)} alarms have such an id; give more of it")
+    return found[0] if found else part
 
 
 def seconds_of(text: str) -> int:
@@ -288,7 +289,7 @@ def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], empty: str
 def _alarm_table(alarms: list[dict[str, Any]]) -> Any:
     rows = [
         (
-            each["id"][:8],
+            each["id"][-8:],
             "" if each["severity"] is None else str(each["severity"]),
             _time(each["raised_ms"]),
             _machine(each["alarm"]["thing"], each["key"]),
@@ -333,7 +334,7 @@ def _detector_table(detectors: list[dict[str, Any]]) -> Any:
 
 def _action_table(actions: list[dict[str, Any]]) -> Any:
     rows = [
-        (each["id"][:8], _time(each["time_ms"]), each["model"], each["key"], each["type"], each["target"], each["status"],
+        (each["id"][-8:], _time(each["time_ms"]), each["model"], each["key"], each["type"], each["target"], each["status"],
          str(each["attempts"]), each["detail"])
         for each in actions
     ]  # fmt: skip

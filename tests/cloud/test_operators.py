@@ -43,7 +43,7 @@ def test_the_table_shows_why(server, capsys, monkeypatch):
 def test_an_alarm_of_an_alarm_model_is_acknowledged_with_name_and_note(server, capsys):
     alarm_id = next(each.id for each in server.raised_alarms() if each.model == "Overheat")
 
-    assert main(["alarms", "ack", alarm_id[:8], "--note", "on it", "--as", "ada"]) == 0
+    assert main(["alarms", "ack", alarm_id[-8:], "--note", "on it", "--as", "ada"]) == 0
 
     assert "Overheat m1: ACKNOWLEDGED, acknowledged by ada" in capsys.readouterr().out
     assert server.alarm("Overheat", "m1").state == "ACKNOWLEDGED"

@@ -129,6 +129,7 @@ class Core:
 
     def recover(self, now_ms: int) -> None:
         """Load the last snapshot, replay what follows it, fire what fell due meanwhile."""
+        self.ledger.load(self.journal.connection)
         base = self.snapshots.base
         self._now_ms = self._arrived_ms = base.now_ms
         self._engine_ms = base.engine_ms
@@ -149,6 +150,7 @@ class Core:
             replayed += 1
             for model, key, state in later.pop(row.position, ()):
                 self._place(model, key, state)
+            self._flush_early()
         self._saved_at.clear()
         self._recall_ids()
         self._last_round_ms = now_ms
@@ -157,9 +159,16 @@ class Core:
             self._fire(now_ms, late=True)
         except UnavailableError as error:
             log.warning("judge: timers that fell due meanwhile wait: %s", error)
-        self.flush()
-        self._emitted = [] if not self.ledger.waiting else self._unknown(self._emitted)
-        self.ledger.count_open(self.journal.connection)
+        self._flush_early(at_most=0)
+        self._emitted = self._unknown(self._emitted)
+        self.ledger.load(self.journal.connection)
+
+    def _flush_early(self, at_most: int = _MOST_WAITING) -> None:
+        """Keep what a replay makes again from filling the memory; what is in the table is found there."""
+        if self.ledger.waiting > at_most:
+            self.flush()
+            if not self.ledger.waiting:
+                self._emitted.clear()
 
     def pending(self) -> list[Action]:
         """After ``recover``: actions that wait and that the full disk keeps out of the ledger's table."""

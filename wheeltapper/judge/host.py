@@ -286,7 +286,7 @@ class Judge:
                     record for each in again for record in self._audit(by, "replay", each.model, each.key, each.id)
                 ]
                 ledger.write_audit(connection, audit)
-            core.ledger.count_open(core.journal.connection)
+            core.ledger.load(core.journal.connection)
             self._on_actions(again)
             return len(again)
 

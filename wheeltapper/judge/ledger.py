@@ -61,6 +61,7 @@ class Ledger:
         self._actions: dict[str, tuple[Any, ...]] = {}
         self._outcomes: list[tuple[Any, ...]] = []
         self._writes: list[tuple[str, tuple[Any, ...]]] = []
+        self._alarming: set[tuple[str, str]] = set()
         self._moved: dict[tuple[str, str], int] = {}
         self._told_until = 0
         self._pruning = self._pruned_all = False
@@ -96,11 +97,12 @@ class Ledger:
         self._moved.clear()
         self._pruning = self._pruning and not self._pruned_all
 
-    def count_open(self, connection: sqlite3.Connection) -> None:
-        """Count what is not delivered; kept up from here on by what is written."""
+    def load(self, connection: sqlite3.Connection) -> None:
+        """Find out what is open: actions that are not delivered, detectors in alarm; kept up by what is written."""
         self._open = dict(
             connection.execute("SELECT status, count(*) FROM action WHERE status <> 'delivered' GROUP BY status")
         )
+        self._alarming |= set(connection.execute("SELECT DISTINCT model, key FROM alarm WHERE cleared_ms IS NULL"))
 
     def count(self, status: ActionStatus) -> int:
         """How many actions have a status other than delivered."""
@@ -127,6 +129,7 @@ class Ledger:
 
     def raise_alarm(self, record: AlarmRecord) -> None:
         """Record an alarm as open, unless it is known."""
+        self._alarming.add((record.model, record.key))
         self._write(
             "INSERT OR IGNORE INTO alarm (id, sequence, model, key, state, severity, raised_ms, body)"
             " VALUES (?,?,?,?,?,?,?,?)",
@@ -144,6 +147,8 @@ class Ledger:
 
     def move_alarm(self, model: str, key: str, state: str, sequence: int) -> None:
         """Note the state that open alarms of a detector are in now; a note not yet written that this one outdates is not."""
+        if (model, key) not in self._alarming:
+            return
         place = self._moved.pop((model, key), None)
         if place is not None:
             self._writes[place] = ("", ())
@@ -157,8 +162,12 @@ class Ledger:
         """Close the open alarms that a detector (or, without a key, a whole model) raised before this."""
         if key is None:
             self._moved.clear()
-        else:
+            self._alarming = {name for name in self._alarming if name[0] != model}
+        elif (model, key) in self._alarming:
             self._moved.pop((model, key), None)
+            self._alarming.remove((model, key))
+        else:
+            return
         self._write(
             "UPDATE alarm SET cleared_ms=? WHERE model=? AND (? IS NULL OR key=?) AND cleared_ms IS NULL AND sequence < ?",
             (at_ms, model, key, key, sequence),
