@@ -79,6 +79,19 @@ def plain_filter(topic_filter: str) -> str:
     return topic_filter.split("/", 2)[2] if topic_filter.startswith("$share/") else topic_filter
 
 
+def check_filter(topic_filter: str) -> None:
+    """
+    See that a text is an MQTT topic filter (MQTT 3.1.1 §4.7): brokers hang up on those who subscribe to another.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    levels = topic_filter.split("/")
+    names = [level for level in (levels[:-1] if levels[-1] == "#" else levels) if level != "+"]
+    if not 1 <= len(topic_filter.encode()) <= 65_535 or not {"+", "#", "\0"}.isdisjoint("".join(names)):
+        raise SettingsError(f"topic filter {topic_filter!r}: + stands for a whole level, # for all levels at the end")
+
+
 def matches(topic_filter: str, topic: str) -> bool:
     """
     Whether a topic passes an MQTT topic filter (MQTT 3.1.1 §4.7).

@@ -87,7 +87,7 @@ class _StatementParser(SelectParser):
         self._expect_word("select")
         project = self._projection()
         topic_filter = ""
-        if self._peek_word() != "where":
+        if self._peek_word() != "where" and self._tokens[self._place][0] != "end":
             self._expect_word("from")
             kind, text = self._tokens[self._place]
             if kind != "string":

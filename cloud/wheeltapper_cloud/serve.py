@@ -29,13 +29,14 @@ from wheeltapper_cloud.actions import Router
 from wheeltapper_cloud.deploy import Deployer
 from wheeltapper_cloud.evaluations import EvaluationLog
 from wheeltapper_cloud.guard import Guard
+from wheeltapper_cloud.ingest import Ingest
 from wheeltapper_cloud.iotevents import handlers
 from wheeltapper_cloud.iotevents_account import Account
 from wheeltapper_cloud.keys import KeyStore
 from wheeltapper_cloud.metrics import Metrics
 from wheeltapper_cloud.notifications import Escalation
 from wheeltapper_cloud.operations_api import OperationsApi
-from wheeltapper_cloud.rules import Ingest
+from wheeltapper_cloud.rule_files import expand
 from wheeltapper_cloud.server import Endpoint, application
 from wheeltapper_cloud.settings import CloudSettings
 from wheeltapper_cloud.store import Store
@@ -83,7 +84,7 @@ class Companion:
         self._delivery = Delivery(router, clock, settings.actions.delivery, report=self._report_action)
         self._delivery.attach(self.judge)
         self._escalation = Escalation(settings.actions.notifications, self.judge, clock)
-        self._ingest = None if transport is None else Ingest(transport, self.judge, settings.rules, clock)
+        self._ingest = None if transport is None else Ingest(transport, self.judge, expand(settings.rules), clock)
         self._evaluations = EvaluationLog(data_dir, self.judge, clock)
         self._account = Account(self._store, self.judge, self._evaluations, settings, clock)
         operations = Operations()

@@ -334,6 +334,7 @@ def test_a_payload_that_is_not_json_can_be_encoded():
 
 def test_a_rule_for_basic_ingest_alone_needs_no_topic():
     assert parse_statement("SELECT * WHERE t > 1").topic_filter == ""
+    assert parse_statement("SELECT *").topic_filter == ""
 
 
 def test_a_template_with_a_loose_end_is_refused():

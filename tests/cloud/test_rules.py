@@ -2,88 +2,15 @@ import json
 
 import pytest
 
-from tests.core.judging import Bench
-from wheeltapper.errors import SettingsError, UnavailableError
-from wheeltapper.judge import JudgeSettings, Refusal
-from wheeltapper.transport.memory import MemoryBroker
-from wheeltapper_cloud.rules import Ingest, Rule, RuleSettings, filters_overlap
-
-
-class Line:
-    """A broker, a rule and a judge."""
-
-    def __init__(self, folder, *rules, settings=None):
-        self.bench = Bench(folder, settings).with_models()
-        self.broker = MemoryBroker()
-        self.receiver, self.sender = self.broker.transport(), self.broker.transport()
-        self.ingest = Ingest(
-            self.receiver, self.bench.judge, [RuleSettings(**rule) for rule in rules], self.bench.clock
-        )
-        self.ingest.start()
-        self.sender.start()
-        self.receiver.start()
-
-    def send(self, topic, payload):
-        self.sender.publish(topic, payload if isinstance(payload, bytes) else json.dumps(payload).encode())
-        self.broker.deliver()
-
-
-def test_a_topic_feeds_an_input_and_is_acknowledged(tmp_path):
-    line = Line(tmp_path, {"filter": "dt/+/data", "input": "Reading"})
-
-    line.send("dt/m1/data", {"id": "m1", "t": 90, "n": 1})
-
-    assert line.bench.state() == "hot"
-    assert line.receiver.unacknowledged == 0
-
-
-def test_a_message_delivered_again_is_recognised_by_its_id(tmp_path):
-    line = Line(tmp_path, {"filter": "dt/+/data", "input": "Reading"})
-    line.broker.repeat_deliveries = 1
-
-    line.send("dt/m1/data", {"message_id": "a", "id": "m1", "t": 1, "n": 1})
-
-    assert line.bench.judge.statistics().accepted == 1
-    assert line.bench.judge.statistics().repeated == 1
-
-
-def test_what_cannot_be_read_is_counted_acknowledged_and_blocks_nothing(tmp_path):
-    line = Line(tmp_path, {"filter": "dt/+/data", "input": "Reading"})
-
-    for garbage in (b"", b"\xff\xfe", b"[]", b"1", b"{", b'"x"', b"[" * 10_000, b'{"a":' * 5_000):
-        line.send("dt/m1/data", garbage)
-    line.send("dt/m1/data", {"id": "m1", "t": 90})
-
-    assert line.ingest.malformed == 8
-    assert line.receiver.unacknowledged == 0
-    assert line.bench.state() == "hot"
-
-
-def test_sql_selects_what_the_input_receives(tmp_path):
-    line = Line(
-        tmp_path,
-        {
-            "sql": "SELECT topic(2) AS id, temperature * 2 AS t, seq AS n FROM 'dt/+/data' WHERE temperature > 0",
-            "input": "Reading",
-            "message_id": "${topic(2)}-${seq}",
-        },
-    )
-
-    line.send("dt/m7/data", {"temperature": 45, "seq": 5})
-    line.send("dt/m8/data", {"temperature": -1, "seq": 6})
-    line.send("dt/m7/data", {"temperature": 45, "seq": 5})
-
-    assert line.bench.state("m7") == "hot"
-    assert line.bench.state("m8") == ""
-    assert line.bench.judge.statistics().repeated == 1
-    assert line.ingest.passed_over == 1
+from wheeltapper.errors import MessageError, SettingsError
+from wheeltapper_cloud.rules import Rule, RuleSettings, filter_covers, filters_overlap
 
 
 def test_a_nested_payload_and_its_own_time_are_found(tmp_path):
     rule = Rule(RuleSettings(filter="a", input="I", payload="d.reported", message_id="meta.id", timestamp="meta.at"))
     payload = json.dumps({"d": {"reported": {"t": 1}}, "meta": {"id": 17, "at": 1234.9}}).encode()
 
-    message = rule.read("a", payload, 0)
+    (message,) = rule.read("a", payload, 0)
 
     assert (json.loads(message.payload), message.message_id, message.time_ms) == ({"t": 1}, "17", 1234)
 
@@ -100,77 +27,87 @@ def test_a_nested_payload_and_its_own_time_are_found(tmp_path):
     ],
 )
 def test_ids_and_times_of_the_wrong_kind_are_as_good_as_none(head, message_id, time_ms):
-    message = Rule(RuleSettings(filter="a", input="I")).read("a", json.dumps(head).encode(), 0)
+    (message,) = Rule(RuleSettings(filter="a", input="I")).read("a", json.dumps(head).encode(), 0)
 
     assert (message.message_id, message.time_ms) == (message_id, time_ms)
-
-
-def test_nothing_is_acknowledged_that_the_full_disk_refused(tmp_path):
-    line = Line(
-        tmp_path,
-        {"filter": "dt/+/data", "input": "Reading"},
-        settings=JudgeSettings(max_page_count=110, keep_bytes=1 << 40),
-    )
-    with pytest.raises(UnavailableError):
-        for number in range(10_000):
-            line.bench.put(1.0, n=number, pad=5000)
-    kept = []
-    line.ingest._retry_later = kept.extend
-
-    line.send("dt/m1/data", {"id": "m1", "t": 90, "pad": "x" * 9000})
-
-    assert line.receiver.unacknowledged == 1
-    assert [delivery.topic for delivery, _ in kept] == ["dt/m1/data"]
-
-
-def test_refused_deliveries_come_back_in_order_before_newer_ones(tmp_path):
-    line = Line(tmp_path, {"filter": "dt/+/data", "input": "Reading"})
-    asked, kept = [], []
-    line.bench.judge.submit_from = asked.append
-    line.ingest._retry_later = kept.extend
-    for number in range(3):
-        line.send("dt/m1/data", {"id": "m1", "n": number})
-    messages, done = asked.pop()()
-    done([Refusal(index, "unavailable", "full") for index in range(len(messages))])
-    line.send("dt/m1/data", {"id": "m1", "n": 3})
-
-    line.ingest._retry(kept)
-    messages, done = asked.pop()()
-    done([])
-
-    assert [json.loads(message.payload)["n"] for message in messages] == [0, 1, 2, 3]
-    assert line.receiver.unacknowledged == 0
-
-
-def test_shared_subscriptions_divide_the_work(tmp_path):
-    rule = Rule(RuleSettings(filter="dt/+/data", input="I", share="workers"))
-
-    assert rule.subscription == "$share/workers/dt/+/data"
-
-
-@pytest.mark.parametrize(
-    "rules",
-    [
-        [{"input": "I"}],
-        [{"input": "I", "filter": "a", "sql": "SELECT * FROM 'a'"}],
-        [{"input": "I", "filter": "dt/#"}, {"input": "J", "filter": "dt/+/data"}],
-    ],
-)
-def test_rules_that_cannot_work_are_refused(tmp_path, rules):
-    with pytest.raises(SettingsError):
-        Line(tmp_path, *rules)
-
-
-def test_one_topic_can_feed_several_inputs(tmp_path):
-    line = Line(tmp_path, {"filter": "dt/+", "input": "Reading"}, {"sql": "SELECT * FROM 'dt/+'", "input": "Nowhere"})
-
-    line.send("dt/m1", {"id": "m1", "t": 90})
-
-    assert line.bench.state() == "hot"
-    assert line.ingest.malformed == 1
 
 
 def test_filters_that_share_a_topic_overlap():
     assert filters_overlap("a/#", "a")
     assert filters_overlap("+/b", "a/+")
     assert not filters_overlap("a/b/c", "a/+")
+    assert not filters_overlap("#", "$aws/rules/a/#")
+    assert not filters_overlap("+/b", "$aws/b")
+
+
+def test_a_filter_covers_what_passes_nothing_else():
+    assert filter_covers("a/#", "a")
+    assert filter_covers("a/+/c", "a/b/c")
+    assert not filter_covers("a/+", "a/#")
+    assert not filter_covers("+/b", "a/+")
+    assert not filter_covers("#", "$aws/rules/a/#")
+
+
+@pytest.mark.parametrize(
+    ("rule", "named"),
+    [
+        ({"filter": "a"}, "input"),
+        ({"input": "I", "filter": "a/#/b"}, "a/#/b"),
+        ({"input": "I", "filter": "a/b+"}, "whole level"),
+        ({"input": "I", "sql": "SELECT * FROM ''"}, "FROM"),
+        ({"input": "I", "sql": "SELECT * WHERE a = 1"}, "basic_ingest"),
+        ({"input": "I", "filter": "a", "share": "a/b"}, "share"),
+        ({"input": "I", "filter": "a", "basic_ingest": "#"}, "basic_ingest"),
+        ({"input": "I", "filter": "a", "message_id": "${topic(2)"}, "template"),
+    ],
+)
+def test_a_rule_that_cannot_work_is_refused_by_name(rule, named):
+    with pytest.raises(SettingsError, match=named):
+        Rule(RuleSettings(**rule))
+
+
+def test_basic_ingest_reaches_a_rule_by_name_beside_its_topic():
+    both = Rule(RuleSettings(sql="SELECT * FROM 'dt/+'", input="I", basic_ingest="Motors"))
+    alone = Rule(RuleSettings(sql="SELECT topic(2) AS id", input="I", basic_ingest="Motors"))
+
+    (message,) = alone.read("$aws/rules/Motors/dt/m1", b"{}", 0)
+
+    assert both.filters == ["dt/+", "$aws/rules/Motors/#"]
+    assert alone.filters == ["$aws/rules/Motors/#"]
+    assert json.loads(message.payload) == {"id": "m1"}
+
+
+def test_each_item_of_a_batch_is_a_message_with_an_id_of_its_own():
+    sql = "SELECT VALUE transform('enrichArray', {'line': topic(2)}, readings) FROM 'dt/+'"
+    rule = Rule(RuleSettings(sql=sql, input="I", batch=True, message_id="seq"))
+    payload = json.dumps({"seq": 7, "time_ms": 5, "readings": [{"t": 1}, {"t": 2}]}).encode()
+
+    messages = rule.read("dt/a", payload, 0)
+
+    assert [(json.loads(each.payload), each.message_id, each.time_ms) for each in messages] == [
+        ({"t": 1, "line": "a"}, "7-0", 5), ({"t": 2, "line": "a"}, "7-1", 5),
+    ]  # fmt: skip
+
+
+def test_an_item_of_a_batch_that_is_no_object_spoils_it():
+    rule = Rule(RuleSettings(filter="a", input="I", payload="readings", batch=True))
+
+    with pytest.raises(MessageError, match="no object"):
+        rule.read("a", b'{"readings": [{"t": 1}, 2]}', 0)
+
+
+def test_whole_numbers_are_integers_as_in_the_version_of_2016():
+    (message,) = Rule(RuleSettings(sql="SELECT t, u FROM 'a'", input="I")).read("a", b'{"t": 10.0, "u": 0.10}', 0)
+
+    assert message.payload == b'{"t":10,"u":0.1}'
+
+
+def test_bytes_that_are_not_json_pass_where_nothing_looks_into_them():
+    rule = Rule(RuleSettings(sql="SELECT encode(*, 'base64') AS data FROM 'a'", input="I"))
+    strict = Rule(RuleSettings(sql="SELECT t FROM 'a'", input="I"))
+
+    (message,) = rule.read("a", b"\xff\x00", 0)
+
+    assert json.loads(message.payload) == {"data": "/wA="}
+    with pytest.raises(MessageError, match="not JSON"):
+        strict.read("a", b"\xff\x00", 0)

@@ -70,7 +70,7 @@ def _is_resources(document: Mapping[str, Any]) -> bool:
 
 
 def read_template(
-    document: Mapping[str, Any], parameters: Mapping[str, str], remark: Remark
+    document: Mapping[str, Any], parameters: Mapping[str, str], remark: Remark, kinds: Mapping[str, str] = KINDS
 ) -> list[tuple[str, dict[str, Any]]]:
     """
     The IoT Events resources of a template.
@@ -79,6 +79,7 @@ def read_template(
         document: a template, or only its resources.
         parameters: values for the template's parameters and pseudo parameters (``AWS::Region``).
         remark: told of (where, what) for each assumption and each thing left out.
+        kinds: the resource types wanted, each with the member that names one.
 
     Returns:
         (resource type, API body) in the order of the template.
@@ -87,11 +88,14 @@ def read_template(
         DefinitionError: an intrinsic function is malformed, or refers to what the template does not have.
     """
     template = document if isinstance(document.get("Resources"), dict) else {"Resources": document}
-    return _Template(template, parameters, remark).bodies()
+    return _Template(template, parameters, remark, kinds).bodies()
 
 
 class _Template:
-    def __init__(self, template: Mapping[str, Any], parameters: Mapping[str, str], remark: Remark) -> None:
+    def __init__(
+        self, template: Mapping[str, Any], parameters: Mapping[str, str], remark: Remark, kinds: Mapping[str, str]
+    ) -> None:
+        self._kinds = kinds
         self._resources: Mapping[str, Any] = template["Resources"]
         self._mappings = _object(template, "Mappings")
         self._conditions = _object(template, "Conditions")
@@ -105,9 +109,9 @@ class _Template:
         found = []
         others: dict[str, list[str]] = {}
         for logical_id, resource in self._resources.items():
-            kind = resource.get("Type") if isinstance(resource, dict) else None
-            if kind not in KINDS:
-                others.setdefault(str(kind), []).append(logical_id)
+            kind = str(resource.get("Type") if isinstance(resource, dict) else None)
+            if kind not in self._kinds:
+                others.setdefault(kind, []).append(logical_id)
                 continue
             if "Condition" in resource and not self._decide(resource["Condition"], f"Resources.{logical_id}.Condition"):
                 self._remark(f"Resources.{logical_id}", f"left out: its condition {resource['Condition']!r} is false")
@@ -127,9 +131,10 @@ class _Template:
         if not isinstance(properties, dict):
             raise DefinitionError("must be an object", path=f"{where}.Properties")
         body: dict[str, Any] = _camel(properties)
-        if KINDS[kind] not in body:
-            body = {KINDS[kind]: logical_id, **body}
-            self._remark(where, f"names no {KINDS[kind]}; its logical id {logical_id!r} is taken")
+        name = self._kinds[kind]
+        if name not in body:
+            body = {name: logical_id, **body}
+            self._remark(where, f"names no {name}; its logical id {logical_id!r} is taken")
         return body
 
     def _parameter_values(self, given: Mapping[str, str]) -> dict[str, Any]:

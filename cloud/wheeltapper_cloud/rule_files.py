@@ -1,0 +1,139 @@
+"""
+Rules as AWS hands them out: ``aws iot get-topic-rule``, the payload of ``create-topic-rule``, CloudFormation.
+
+Of each rule the statement and its ``iotEvents`` actions are taken; actions of other kinds are not carried out here, which is
+logged.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from wheeltapper.detector.cloudformation import is_template, read_template
+from wheeltapper.detector.documents import parse_document
+from wheeltapper.errors import DefinitionError, SettingsError
+from wheeltapper_cloud.rules import RuleSettings
+
+log = logging.getLogger(__name__)
+
+_RESOURCE = "AWS::IoT::TopicRule"
+_VERSIONS = ("2015-10-08", "2016-03-23", "beta")
+
+
+class _Rule(msgspec.Struct, rename="camel"):
+    sql: str
+    actions: list[dict[str, Any]]
+    rule_name: str = ""
+    rule_disabled: bool = False
+    aws_iot_sql_version: str = _VERSIONS[0]
+    error_action: dict[str, Any] | None = None
+
+
+class _Action(msgspec.Struct, rename="camel"):
+    """An ``iotEvents`` action."""
+
+    input_name: str
+    message_id: str | None = None
+    batch_mode: bool = False
+
+
+def expand(rules: Sequence[RuleSettings]) -> list[RuleSettings]:
+    """
+    The rules, those of a ``file`` in its place.
+
+    Raises:
+        SettingsError: a file cannot be read, holds no rule, or one that cannot be taken over; says which and why.
+    """
+    found: list[RuleSettings] = []
+    for settings in rules:
+        found += [settings] if settings.file is None else _read(settings, settings.file)
+    return found
+
+
+def _read(settings: RuleSettings, path: Path) -> list[RuleSettings]:
+    if settings.filter or settings.sql or settings.input or settings.batch:
+        raise SettingsError(f"rule of {path}: leave out filter, sql, input and batch; the file says them")
+    try:
+        document = parse_document(path.read_text(encoding="utf-8"), str(path))
+        bodies = list(_bodies(document, str(path)))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read: {error}") from error
+    except DefinitionError as error:
+        raise SettingsError(str(error)) from error
+    if not bodies:
+        raise SettingsError(f"{path}: holds no topic rule; give what `aws iot get-topic-rule` prints, or a template")
+    return [rule for where, body in bodies for rule in _rules_of(settings, where, _checked(where, body))]
+
+
+def _bodies(document: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rules of a document, each with its place."""
+    if isinstance(document, list):
+        for number, each in enumerate(document):
+            yield from _bodies(each, f"{where}[{number}]")
+    if not isinstance(document, dict):
+        return
+    if document.get("Type") == _RESOURCE:
+        document = {"Resources": {"Rule": document}}
+    if is_template(document):
+        for _kind, body in read_template(document, {}, _remark, {_RESOURCE: "ruleName"}):
+            yield from _bodies(body, where)
+    elif isinstance(document.get("topicRulePayload"), dict):
+        name = document.get("ruleName", "")
+        yield f"{where}: rule {name}", {"ruleName": name, **document["topicRulePayload"]}
+    elif isinstance(document.get("rule"), dict):
+        yield f"{where}: rule {document['rule'].get('ruleName', '')}", document["rule"]
+    elif "sql" in document:
+        yield where, document
+
+
+def _remark(where: str, what: str) -> None:
+    if not what.startswith("left out"):
+        log.warning("%s: %s", where, what)
+
+
+def _checked(where: str, body: dict[str, Any]) -> _Rule:
+    try:
+        rule = msgspec.convert({name: value for name, value in body.items() if value is not None}, _Rule, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{where}: {error}") from error
+    if rule.aws_iot_sql_version not in _VERSIONS:
+        raise SettingsError(f"{where}: awsIotSqlVersion {rule.aws_iot_sql_version!r} is not supported")
+    return rule
+
+
+def _rules_of(settings: RuleSettings, where: str, rule: _Rule) -> list[RuleSettings]:
+    """One for each of the rule's ``iotEvents`` actions."""
+    if rule.rule_disabled:
+        log.warning("%s: is disabled, and left out", where)
+        return []
+    found = [action["iotEvents"] for action in rule.actions if action.get("iotEvents") is not None]
+    if not found:
+        raise SettingsError(f"{where}: has no iotEvents action; only such rules feed an input")
+    others = {kind for action in rule.actions for kind, value in action.items() if value is not None} - {"iotEvents"}
+    for kind in [*sorted(others), *(["errorAction"] if rule.error_action else [])]:
+        log.warning("%s: %s is not carried out here", where, kind)
+    return [_settings(settings, where, rule.sql, action) for action in found]
+
+
+def _settings(settings: RuleSettings, where: str, sql: str, body: Any) -> RuleSettings:
+    try:
+        action = msgspec.convert(body, _Action, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{where}: iotEvents: {error}") from error
+    if "${" in action.input_name:
+        raise SettingsError(
+            f"{where}: iotEvents: inputName {action.input_name!r} is not supported; write a rule per input"
+        )
+    if action.batch_mode and action.message_id:
+        raise SettingsError(f"{where}: iotEvents: with batchMode there is no messageId")
+    return msgspec.structs.replace(
+        settings,
+        file=None,
+        sql=sql,
+        input=action.input_name,
+        batch=action.batch_mode,
+        message_id=action.message_id or settings.message_id,
+    )
