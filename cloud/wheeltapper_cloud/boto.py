@@ -10,6 +10,7 @@ import os
 import shlex
 from importlib.resources import as_file, files
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from wheeltapper.errors import SettingsError
 from wheeltapper_cloud.wire import MODELS
@@ -58,11 +59,17 @@ def variables(endpoint: str, folder: Path | None = None) -> dict[str, str]:
 
     Args:
         endpoint: for example ``http://127.0.0.1:8600``.
-        folder: where the models were installed, if not in ``~/.aws/models``; where they are in neither, the package's own
-            folder is named.
+        folder: where the models were installed, if not in ``~/.aws/models``; where none is given and they are not there,
+            the package's own folder is named.
+
+    Raises:
+        SettingsError: the endpoint is no URL, or the folder lacks the models.
     """
+    _check_url(endpoint)
     found = dict.fromkeys(VARIABLES, endpoint)
-    if folder is None and not all((SEARCHED.expanduser() / service).is_dir() for service in MODELS):
+    if folder is not None and not _holds_models(folder.expanduser()):
+        raise SettingsError(f"{folder}: holds no service models; run: wheeltapper boto install --dir {folder}")
+    if folder is None and not _holds_models(SEARCHED.expanduser()):
         folder = Path(str(_SHIPPED))
     if folder is not None:
         others = [part for part in os.environ.get("AWS_DATA_PATH", "").split(os.pathsep) if part]
@@ -71,6 +78,20 @@ def variables(endpoint: str, folder: Path | None = None) -> dict[str, str]:
     if not any(name in os.environ for name in ("AWS_REGION", "AWS_DEFAULT_REGION")):
         found["AWS_DEFAULT_REGION"] = "us-east-1"
     return found
+
+
+def _holds_models(folder: Path) -> bool:
+    return all((folder / service / version / "service-2.json").is_file() for service, version in MODELS.items())
+
+
+def _check_url(endpoint: str) -> None:
+    try:
+        parts = urlsplit(endpoint)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and " " not in endpoint
+    except ValueError:  # a port that is none
+        is_url = False
+    if not is_url:
+        raise SettingsError(f"{endpoint!r}: is no URL; give --endpoint one such as http://127.0.0.1:8600")
 
 
 def exports(values: dict[str, str]) -> str:

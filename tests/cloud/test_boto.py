@@ -117,6 +117,28 @@ def test_both_spellings_are_always_exported(capsys):
     assert all(f"export {name}=http://127.0.0.1:1" in printed for name in VARIABLES)
 
 
+@pytest.mark.parametrize(
+    "endpoint", ["127.0.0.1:8600", "localhost", "http://", "http://h:port", "ftp://h", "http://a b", ""]
+)
+def test_an_endpoint_that_no_client_could_call_is_refused(endpoint, capsys):
+    assert main(["boto", "env", "--endpoint", endpoint]) == 2
+
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "is no URL; give --endpoint" in told.err
+
+
+def test_a_folder_without_the_models_is_refused_with_what_puts_them_there(tmp_path, capsys):
+    folder = str(tmp_path / "models")
+    refused = main(["boto", "env", "--dir", folder])
+    told = capsys.readouterr()
+    installed = main(["boto", "install", "--dir", folder])
+
+    assert (refused, told.out, installed) == (2, "", 0)
+    assert f"run: wheeltapper boto install --dir {folder}" in told.err
+    assert f"export AWS_DATA_PATH={folder}" in capsys.readouterr().out
+
+
 def test_the_service_models_hold_no_prose():
     from importlib.resources import files
 
