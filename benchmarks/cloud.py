@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.cloud_crash import own_port
 from benchmarks.mqtt_raw import RawClient, publish
+from benchmarks.nodered import COUNT_EVERY, COUNTED, NodeRed, find_node_red
 from tests.loopback import wait_for_port
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared/examples/detector-models/repo-iml-detector-model.json"
@@ -213,10 +214,16 @@ def _peer_subscriber(port: int, results: Any, count: int) -> None:
         reading: dict[str, Any]
         state: str
 
-        def runs(self) -> bool:
+        def tell(self, event: Any) -> None:
+            name, before = self.reading["motorID"], event.transition.source
+            change = {"detector": "Pump", "key": name, "from_state": before, "state": self.state, "event": before,
+                      "time_ms": self.reading["time_ms"]}  # fmt: skip
+            client.publish(f"wt/{name}/state", json.dumps(change), 1)
+
+        def runs(self, _event: Any = None) -> bool:
             return self.reading["TT01"] > 10
 
-        def stands(self) -> bool:
+        def stands(self, _event: Any = None) -> bool:
             return self.reading["TT01"] <= 10
 
     states = ["initialize", "motor_off", "motor_on"]
@@ -225,7 +232,10 @@ def _peer_subscriber(port: int, results: Any, count: int) -> None:
         {"trigger": "judge", "source": "motor_off", "dest": "motor_on", "conditions": "runs"},
         {"trigger": "judge", "source": "motor_on", "dest": "motor_off", "conditions": "stands"},
     ]
-    machine = Machine(None, states=states, transitions=moves, initial="initialize", auto_transitions=False)
+    machine = Machine(
+        None, states=states, transitions=moves, initial="initialize", auto_transitions=False, send_event=True,
+        after_state_change="tell",
+    )  # fmt: skip
     motors: dict[str, Motor] = {}
     received = 0
     finished = threading.Event()
@@ -275,16 +285,87 @@ def drain_beside(site: Site, count: int, first: int, target: Any, *more: Any) ->
     return rate
 
 
-def measure_drain(site: Site, count: int) -> dict[str, float]:
-    """Messages a second: the broker alone, with clients that do nothing, with a peer, with the companion."""
+def measure_others(site: Site, count: int) -> dict[str, float]:
+    """Messages a second: the broker alone, with clients that do nothing, with peers."""
     found = {"bare_broker_raw": drain_beside(site, count, 10**7, _raw_subscriber)}
     for library in ("awscrt", "bulk", "paho"):
         found[f"bare_broker_{library}"] = drain_beside(site, count, 2 * 10**7, _library_subscriber, library)
     found["paho_transitions"] = drain_beside(site, count, 3 * 10**7, _peer_subscriber)
-    site.start()
+    if (program := find_node_red()) is not None:
+        with contextlib.closing(NodeRed(site.folder / "node-red", program, site.broker_port)):
+            found["node_red"] = _drain_node_red(site, count)
+    return found
+
+
+def measure_drain(site: Site, count: int) -> dict[str, float]:
+    """Messages a second through the companion, and the processor time that each costs."""
     before, cpu_s = site.accepted(), site.cpu_s()
-    found["companion"] = drained(site, count, 4 * 10**7, lambda: site.accepted() - before >= count)
-    found["companion_cpu_us_per_message"] = (site.cpu_s() - cpu_s) / count * 1e6
+    rate = drained(site, count, 4 * 10**7, lambda: site.accepted() - before >= count)
+    return {"companion": rate, "companion_cpu_us_per_message": (site.cpu_s() - cpu_s) / count * 1e6}
+
+
+def _drain_node_red(site: Site, count: int) -> float:
+    counted = RawClient(site.broker_port, "counted")
+    counted.subscribe(COUNTED)
+    heard = 0
+
+    def listen() -> None:
+        nonlocal heard
+        with contextlib.suppress(OSError):
+            for messages in counted.messages():
+                heard = max(heard, *(int(content) for _topic, content in messages))
+
+    threading.Thread(target=listen, daemon=True).start()
+    _await(site, lambda: heard > 0)
+    before = heard
+    rate = drained(site, count, 5 * 10**7, lambda: heard >= before + count - COUNT_EVERY)
+    counted.close()
+    return rate
+
+
+def _await(site: Site, ready: Callable[[], bool]) -> None:
+    """Publish a little until somebody hears it."""
+    probe = RawClient(site.broker_port, "waker")
+    threading.Thread(target=_read_away, args=(probe,), daemon=True).start()
+    deadline = time.monotonic() + 60
+    while not ready():
+        if time.monotonic() > deadline:
+            raise TimeoutError("the peer hears nothing")
+        probe.send(b"".join(publish("dt/motor1/data", payload(n, 1, 50.0), n) for n in range(1, COUNT_EVERY // 4)))
+        time.sleep(0.2)
+    probe.close()
+
+
+def _read_away(client: RawClient) -> None:
+    with contextlib.suppress(OSError):
+        for _packet in client.packets():
+            pass
+
+
+def measure_peers_latency(site: Site, seconds: float = 4.0, rate: int = 1000) -> dict[str, float]:
+    """Milliseconds from publishing to hearing the state change from peers that keep everything in memory."""
+    times = {}
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    peer = context.Process(target=_peer_subscriber, args=(site.broker_port, results, 1 << 60))
+    peer.start()
+    results.get()
+    times["paho_transitions"] = _round_trips(site, "wt/+/state", seconds, rate)
+    peer.terminate()
+    peer.join()
+    if (program := find_node_red()) is not None:
+        with contextlib.closing(NodeRed(site.folder / "node-red-too", program, site.broker_port)):
+            _drain_node_red(site, 2 * COUNT_EVERY)
+            times["node_red"] = _round_trips(site, "wt/+/state", seconds, rate)
+    return _quantiles(times)
+
+
+def _quantiles(times: dict[str, list[float]]) -> dict[str, float]:
+    found = {}
+    for name, taken in times.items():
+        taken = sorted(taken)
+        found[f"{name}_p50_ms"] = taken[len(taken) // 2] * 1e3
+        found[f"{name}_p99_ms"] = taken[int(len(taken) * 0.99)] * 1e3
     return found
 
 
@@ -301,11 +382,7 @@ def measure_latency(site: Site, seconds: float = 20.0, rate: int = 1000, rounds:
             trips = _round_trips(site, heard_filter, share, rate)
             times[name] += trips[len(trips) // 10 :]
         times["disk"] += _syncs(site.folder / "floor", 500, rate)
-    found = {}
-    for name, taken in times.items():
-        taken.sort()
-        found[f"{name}_p50_ms"] = taken[len(taken) // 2] * 1e3
-        found[f"{name}_p99_ms"] = taken[int(len(taken) * 0.99)] * 1e3
+    found = _quantiles(times)
     found["action_p50_to_echo"] = found["action_p50_ms"] / found["echo_p50_ms"]
     return found
 
@@ -351,7 +428,7 @@ def _round_trips(site: Site, heard_filter: str, seconds: float, rate: int) -> li
 
     threading.Thread(target=listen_until_closed, daemon=True).start()
     sender = RawClient(site.broker_port, "sender")
-    threading.Thread(target=lambda: [None for _ in sender.packets()], daemon=True).start()
+    threading.Thread(target=_read_away, args=(sender,), daemon=True).start()
     start = time.perf_counter()
     for n in range(int(seconds * rate)):
         due = start + n / rate
@@ -492,9 +569,13 @@ def main() -> int:
         site = Site(folder, options.client)
         try:
             if "drain" in wanted:
-                found |= measure_drain(site, options.messages)
-            elif set(wanted) & {"latency", "http"}:
+                found |= measure_others(site, options.messages)
+            if "latency" in wanted:
+                found |= measure_peers_latency(site)
+            if set(wanted) & {"drain", "latency", "http"}:
                 site.start()
+            if "drain" in wanted:
+                found |= measure_drain(site, options.messages)
             if "latency" in wanted:
                 found |= measure_latency(site)
             if "http" in wanted:
