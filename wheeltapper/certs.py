@@ -87,7 +87,7 @@ class Authority:
 
         Args:
             name: ``broker``, or a thing; brokers know their clients by it.
-            names: DNS names and IP addresses that the broker is reached by.
+            names: DNS names and IP addresses that it is reached by; a thing that has some may serve as well.
             days: until it expires.
             force: replace those there are.
 
@@ -103,11 +103,13 @@ class Authority:
         ca_key, ca_certificate = self._load_authority()
         key = ec.generate_private_key(ec.SECP256R1())
         builder = self._builder(name, key, days).issuer_name(ca_certificate.subject)
-        usage = ExtendedKeyUsageOID.SERVER_AUTH if name == BROKER else ExtendedKeyUsageOID.CLIENT_AUTH
+        usages = [] if name == BROKER else [ExtendedKeyUsageOID.CLIENT_AUTH]
+        if name == BROKER or names:
+            usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
         builder = (
             builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_certificate.public_key()),  # type: ignore[arg-type]
                 critical=False,

@@ -52,9 +52,13 @@ def _add_device(group: Commands) -> None:
         "device",
         _device,
         help="make a certificate for a machine, a gateway or a cloud companion",
-        example="wheeltapper certs device motor-7",
+        example="wheeltapper certs device motor-7\n"
+        "wheeltapper certs device cloud --name localhost --name companion.plant.example",
     )
     parser.add_argument("thing", nargs="+", help="its name: the broker knows it by this")
+    parser.add_argument(
+        "--name", action="append", default=[], help="a name or address it is reached by, if it serves, too; repeatable"
+    )
     _add_place(parser)
     parser.add_argument("--force", action="store_true", help="replace the one there is")
 
@@ -116,7 +120,7 @@ def _init(options: argparse.Namespace) -> int:
 def _device(options: argparse.Namespace) -> int:
     authority = _authority(options)
     for thing in options.thing:
-        folder = authority.issue(thing, days=options.days, force=options.force)
+        folder = authority.issue(thing, names=options.name, days=options.days, force=options.force)
         print(f"made {folder}: copy this folder to the machine")
     return 0
 
