@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wheeltapper.cli import Commands
+from wheeltapper.errors import SettingsError
 
 if TYPE_CHECKING:
-    from wheeltapper_cloud.keys import KeyStore
+    from wheeltapper_cloud.keys import AccessKey, KeyStore, NewKey
 
 # Modules with a ``register`` of their own; the latter handle models, whose package an image of this room alone lacks.
 _OTHERS = ("operators", "trigger")
@@ -38,6 +39,8 @@ def _register_serve(cloud: Commands) -> None:
     )
     parser.add_argument("--host", help="address to listen on (default: 127.0.0.1); any other needs access keys")
     parser.add_argument("--port", type=int, help="port to listen on (default: 8600); 0 takes a free one")
+    parser.add_argument("--certificate", type=Path, metavar="PEM", help="serve HTTPS with this certificate")
+    parser.add_argument("--private-key", type=Path, metavar="PEM", help="the key of --certificate")
     _add_data_dir(parser)
     parser.add_argument("--broker", metavar="URL", help="mqtt://host:port to listen to and publish on (default: none)")
     parser.add_argument(
@@ -56,9 +59,16 @@ def _register_keys(keys: Commands) -> None:
         "create",
         _create_key,
         help="make an access key and show its secret once",
-        example="wheeltapper cloud keys create ops",
+        example='eval "$(wheeltapper cloud keys create ops)"\n'
+        "wheeltapper cloud keys create contractor --days 90 --out contractor.env",
     )
     create.add_argument("name", nargs="?", default="", help="whose it is; named in the audit trail")
+    create.add_argument(
+        "--days", type=_days, metavar="N", help="how long it can be used (default: until it is revoked)"
+    )
+    create.add_argument(
+        "--out", type=Path, metavar="FILE", help="write the variables to a new file, 0600, instead of showing them"
+    )
     listing = keys.add("list", _list_keys, help="show the access keys", example="wheeltapper cloud keys list --json")
     revoke = keys.add(
         "revoke", _revoke_key, help="forget an access key", example="wheeltapper cloud keys revoke WTAKQ7M2XN5TB3LDZJRA"
@@ -67,6 +77,12 @@ def _register_keys(keys: Commands) -> None:
     for parser in (create, listing, revoke):
         _add_data_dir(parser)
         parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _days(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= 36_500):
+        raise argparse.ArgumentTypeError("must be a number of days from 1 to 36500")
+    return int(text)
 
 
 def _register_boto(boto: Commands) -> None:
@@ -100,42 +116,84 @@ def _serve(options: argparse.Namespace) -> int:
     from wheeltapper_cloud.settings import default_data_dir, load
 
     set_up(options.log_level)
-    given = {("server", "host"): options.host, ("server", "port"): options.port, ("broker",): options.broker}
+    given = {
+        ("server", "host"): options.host,
+        ("server", "port"): options.port,
+        ("server", "certificate"): options.certificate,
+        ("server", "private_key"): options.private_key,
+        ("broker",): options.broker,
+    }
     serve(load(options.config, os.environ, given), options.data_dir or default_data_dir())
     return 0
 
 
 def _create_key(options: argparse.Namespace) -> int:
-    made = _keys(options).create(options.name)
+    from wheeltapper_cloud.keys import write_new
+
+    if options.out is not None and options.out.exists():
+        raise SettingsError(f"{options.out}: exists already; the secret goes to a new file only")
+    made = _keys(options).create(options.name, options.days)
     found = {"AccessKeyId": made.access_key_id, "SecretAccessKey": made.secret_access_key, "Name": made.name}
-    if options.json:
-        print(json.dumps(found))
+    text = json.dumps(found) if options.json else _exports(made)
+    if options.out is None:
+        print(text)
     else:
-        print(f"export AWS_ACCESS_KEY_ID={made.access_key_id}\nexport AWS_SECRET_ACCESS_KEY={made.secret_access_key}")
+        write_new(options.out, f"{text}\n".encode())
+        print(f"{made.access_key_id}: id and secret are in {options.out}")
     return 0
+
+
+def _exports(made: "NewKey") -> str:
+    """What a shell evaluates; a session token left over from AWS would make every signature another one."""
+    return (
+        f"export AWS_ACCESS_KEY_ID={made.access_key_id}\nexport AWS_SECRET_ACCESS_KEY={made.secret_access_key}\n"
+        "unset AWS_SESSION_TOKEN"
+    )
 
 
 def _list_keys(options: argparse.Namespace) -> int:
-    from wheeltapper.times import iso_of
-
-    keys = _keys(options).all()
+    store = _keys(options)
+    keys = store.all()
     if options.json:
-        rows = [{"AccessKeyId": key.access_key_id, "Name": key.name, "CreatedMs": key.created_ms} for key in keys]
+        rows = [
+            {
+                "AccessKeyId": key.access_key_id,
+                "Name": key.name,
+                "CreatedMs": key.created_ms,
+                "ExpiresMs": key.expires_ms,
+            }
+            for key in keys
+        ]
         print(json.dumps(rows))
         return 0
-    from rich.console import Console
-    from rich.table import Table
+    from wheeltapper_cloud.tables import moment, show, table_of
 
-    table = Table("access key", "name", "created")
-    for key in keys:
-        table.add_row(key.access_key_id, key.name, iso_of(key.created_ms))
-    Console().print(table)
+    lines = [
+        (key.access_key_id, key.name, moment(key.created_ms), _expiry(key, expired=store.expired(key))) for key in keys
+    ]
+    empty = (
+        "no key can be used: nobody may call; make one: wheeltapper cloud keys create NAME"
+        if store.required()
+        else "no key yet: programs on this machine may call without one; make one: wheeltapper cloud keys create NAME"
+    )
+    show(table_of(("access key", "name", "created", "expires"), lines, empty))
     return 0
 
 
+def _expiry(key: "AccessKey", *, expired: bool) -> str:
+    from wheeltapper_cloud.tables import moment
+
+    return "" if key.expires_ms is None else f"expired {moment(key.expires_ms)}" if expired else moment(key.expires_ms)
+
+
 def _revoke_key(options: argparse.Namespace) -> int:
-    _keys(options).revoke(options.id)
+    store = _keys(options)
+    store.revoke(options.id)
     print(json.dumps({"AccessKeyId": options.id}) if options.json else f"revoked {options.id}")
+    if not options.json and not store.all():
+        print(
+            "no key is left: nobody may call until you make one; without keys.json, programs on this machine may again"
+        )
     return 0
 
 

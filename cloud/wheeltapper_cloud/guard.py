@@ -1,5 +1,5 @@
 """
-Who may ask: whoever holds an access key; on loopback, while there are no keys, every program of this machine.
+Who may ask: whoever holds an access key; on loopback, until the first key is made, every program of this machine.
 
 A browser is not a program of this machine: pages from anywhere could make it call loopback. So without keys whatever comes
 from a web page (it has an Origin) or was looked up under a foreign name (DNS rebinding) is refused.
@@ -38,7 +38,7 @@ class Guard:
         Raises:
             ServiceError: with AWS's code for what is wrong with the signature.
         """
-        if not self._loopback or self._keys.any():
+        if not self._loopback or self._keys.required():
             return self._keys.name(verify(request, service, self._keys.secret, self._clock))
         for name, value in request.headers:
             if name == b"origin" or (name == b"host" and not is_loopback(_host_of(value.decode("latin-1")))):

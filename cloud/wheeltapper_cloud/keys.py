@@ -28,15 +28,19 @@ SEAL_FILE = "keys.seal"
 LOCK_FILE = "keys.lock"
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _NONCE = 12
+_SEAL = 32
+_DAY_MS = 86_400_000
+_NAME = 128
 
 
 class AccessKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One access key; ``sealed`` is nonce and ciphertext of the secret, in base64."""
+    """One access key; ``sealed`` is nonce and ciphertext of the secret, in base64; useless from ``expires_ms`` on."""
 
     access_key_id: str
     sealed: str
     name: str
     created_ms: int
+    expires_ms: int | None = None
 
 
 class NewKey(msgspec.Struct, frozen=True):
@@ -59,11 +63,22 @@ class KeyStore:
         self._keys: dict[str, AccessKey] = {}
         self._secrets: dict[str, bytes] = {}
 
-    def create(self, name: str = "") -> NewKey:
-        """Make a key; ``name`` says whose it is."""
+    def create(self, name: str = "", days: int | None = None) -> NewKey:
+        """
+        Make a key.
+
+        Args:
+            name: whose it is, as the audit trail will say.
+            days: how long it can be used; for ever where None.
+
+        Raises:
+            SettingsError: the name is no line of at most 128 characters, or the seal is damaged.
+        """
+        if len(name) > _NAME or not name.isprintable():
+            raise SettingsError(f"name {name[:_NAME]!r}: must be at most {_NAME} characters that can be printed")
         made = NewKey("WTAK" + "".join(secrets.choice(_ALPHABET) for _ in range(16)), secrets.token_urlsafe(30), name)
         with self._changing():
-            self._write([*self._keys.values(), self._sealed(made)])
+            self._write([*self._keys.values(), self._sealed(made, days)])
         return made
 
     def revoke(self, access_key_id: str) -> None:
@@ -84,21 +99,26 @@ class KeyStore:
             self._refresh()
             return list(self._keys.values())
 
-    def any(self) -> bool:
-        """Whether there is a key at all."""
+    def required(self) -> bool:
+        """Whether requests must be signed: from the first key on, even when the last one has been revoked."""
         with self._lock:
             self._refresh()
-            return bool(self._keys)
+            return self._seen is not None
 
     def secret(self, access_key_id: str) -> bytes | None:
-        """The secret of a key; None where it is unknown or revoked."""
+        """The secret of a key; None where it is unknown, revoked or expired."""
         with self._lock:
             self._refresh()
-            if access_key_id not in self._keys:
+            key = self._keys.get(access_key_id)
+            if key is None or self.expired(key):
                 return None
             if access_key_id not in self._secrets:
-                self._secrets[access_key_id] = self._unseal(self._keys[access_key_id])
+                self._secrets[access_key_id] = self._unseal(key)
             return self._secrets[access_key_id]
+
+    def expired(self, key: AccessKey) -> bool:
+        """Whether a key's days are over."""
+        return key.expires_ms is not None and self._clock.time_ms() >= key.expires_ms
 
     def name(self, access_key_id: str) -> str:
         """Whose key it is: its name, or its id where it has none."""
@@ -114,14 +134,17 @@ class KeyStore:
             self._refresh()
             yield
 
-    def _sealed(self, made: NewKey) -> AccessKey:
-        nonce = os.urandom(_NONCE)
+    def _sealed(self, made: NewKey, days: int | None) -> AccessKey:
+        if not (self._folder / SEAL_FILE).exists():
+            _write_private(self._folder / SEAL_FILE, os.urandom(_SEAL))
+        nonce, now_ms = os.urandom(_NONCE), self._clock.time_ms()
         sealed = nonce + self._cipher().encrypt(nonce, made.secret_access_key.encode(), made.access_key_id.encode())
         return AccessKey(
             access_key_id=made.access_key_id,
             sealed=base64.b64encode(sealed).decode(),
             name=made.name,
-            created_ms=self._clock.time_ms(),
+            created_ms=now_ms,
+            expires_ms=None if days is None else now_ms + days * _DAY_MS,
         )
 
     def _unseal(self, key: AccessKey) -> bytes:
@@ -147,30 +170,52 @@ class KeyStore:
             return
         try:
             keys = msgspec.json.decode(Path(path).read_bytes(), type=list[AccessKey])
+        except OSError as error:
+            raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
         except msgspec.DecodeError as error:
             raise SettingsError(f"{path}: not a list of access keys: {error}") from error
         self._keys = {key.access_key_id: key for key in keys}
         self._secrets, self._seen = {}, seen
 
     def _write(self, keys: list[AccessKey]) -> None:
-        path = self._folder / KEYS_FILE
-        beside = path.with_suffix(".new")
-        _write_private(beside, msgspec.json.format(msgspec.json.encode(keys)))
-        beside.replace(path)
+        _write_private(self._folder / KEYS_FILE, msgspec.json.format(msgspec.json.encode(keys)))
         self._refresh()
 
     def _cipher(self) -> "AESGCM":
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         path = self._folder / SEAL_FILE
-        if not path.exists():
-            _write_private(path, os.urandom(32), exclusive=True)
-        return AESGCM(path.read_bytes())
+        try:
+            seal = path.read_bytes()
+        except OSError as error:
+            raise SettingsError(f"{path}: {error.strerror}; restore the file or make new keys") from error
+        if len(seal) != _SEAL:
+            raise SettingsError(f"{path}: not a seal; restore the file, or remove it and {KEYS_FILE} and make new keys")
+        return AESGCM(seal)
 
 
-def _write_private(path: Path, content: bytes, *, exclusive: bool = False) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | (os.O_EXCL if exclusive else os.O_TRUNC)
-    with open(os.open(path, flags, 0o600), "wb") as file:  # noqa: PTH123
+def write_new(path: Path, content: bytes) -> None:
+    """
+    Write a file that only its owner can read.
+
+    Raises:
+        SettingsError: it is there already, or its folder cannot be written.
+    """
+    try:
+        _write(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), content)
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from error
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    """Put a file that only its owner can read in a file's place, whole or not at all."""
+    beside = path.with_suffix(".new")
+    _write(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), content)
+    beside.replace(path)
+
+
+def _write(descriptor: int, content: bytes) -> None:
+    with open(descriptor, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -2,8 +2,9 @@
 AWS Signature Version 4, verified: in the Authorization header or in the query of a presigned URL.
 
 What is signed is what is checked: method, path (encoded twice, as every service but S3 wants it), query, signed headers and
-the SHA-256 of the body that arrived. A request is accepted from 15 minutes before to 15 minutes after its time, a presigned
-one until it expires; within that time the same request may come again, as clients that retry do.
+the SHA-256 of the body that arrived. A request is accepted from 5 minutes before to 5 minutes after its time, a presigned
+one until it expires; within that time the same request may come again, as clients that retry do. Any region may be signed
+for, since there is one server and no other that a signature could be carried to.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import hmac
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import NoReturn
 from urllib.parse import quote, unquote
@@ -21,12 +23,15 @@ from wheeltapper.clock import Clock
 from wheeltapper_cloud.wire import ServiceError
 
 ALGORITHM = "AWS4-HMAC-SHA256"
-SKEW_S = 15 * 60
+SKEW_S = 5 * 60
 LONGEST_EXPIRY_S = 7 * 24 * 3600
+# Our own headers begin so; they change what is done, so nobody on the way may add one.
+_OURS = "x-wheeltapper-"
 
 Headers = Sequence[tuple[bytes, bytes]]
 SecretOf = Callable[[str], bytes | None]
 
+_UNKNOWN = "The security token included in the request is invalid."
 _STATUS = {
     "MissingAuthenticationTokenException": 403,
     "IncompleteSignatureException": 400,
@@ -79,9 +84,10 @@ def verify(request: SignedRequest, service: str, secret_of: SecretOf, clock: Clo
         ServiceError: with AWS's code for what is missing, malformed, unknown, expired or wrong.
     """
     claim = _claim_of(request)
+    _check_headers(request, claim)
     secret = secret_of(claim.access_key)
     if secret is None:
-        _refuse("UnrecognizedClientException", "The security token included in the request is invalid.")
+        _refuse("UnrecognizedClientException", _UNKNOWN)
     if claim.service != service:
         _refuse("InvalidSignatureException", f"Credential should be scoped to correct service: '{service}'.")
     _check_time(claim, clock)
@@ -145,10 +151,12 @@ def _encoded(text: str) -> str:
 
 def _claim_of(request: SignedRequest) -> _Claim:
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
+    query = {unquote(name): unquote(value) for name, _, value in (p.partition("=") for p in request.query.split("&"))}
+    if "x-amz-security-token" in headers or "X-Amz-Security-Token" in query:
+        _refuse("UnrecognizedClientException", _UNKNOWN)  # only temporary credentials have one, and we make none
     authorization = headers.get("authorization")
     if authorization is not None:
         return _claim_of_header(authorization, headers)
-    query = {unquote(name): unquote(value) for name, _, value in (p.partition("=") for p in request.query.split("&"))}
     if "X-Amz-Algorithm" in query or "X-Amz-Signature" in query:
         return _claim_of_query(query)
     return _refuse("MissingAuthenticationTokenException", "Missing Authentication Token")
@@ -164,7 +172,7 @@ def _claim_of_header(authorization: str, headers: dict[str, str]) -> _Claim:
         for name in ("Credential", "Signature", "SignedHeaders")
         if not parts.get(name)
     ]
-    time = headers.get("x-amz-date") or headers.get("date", "")
+    time = headers.get("x-amz-date") or _stamp_of(headers.get("date", ""))
     if not time:
         missing.append("Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header.")
     if missing:
@@ -207,10 +215,25 @@ def _claim(credential: str, signed: str, signature: str, time: str, expires_s: i
     return _Claim(access_key, date, region, service, signed_headers, signature, time, expires_s)
 
 
+def _check_headers(request: SignedRequest, claim: _Claim) -> None:
+    for name in (name.decode("latin-1") for name, _ in request.headers):
+        if name.startswith(_OURS) and name not in claim.signed_headers:
+            _refuse("InvalidSignatureException", f"'{name[:64]}' must be a 'SignedHeader' in the AWS Authorization.")
+
+
+def _stamp_of(date: str) -> str:
+    """The Date header's time, which HTTP writes its own way, as a signature writes it; others are given back as they are."""
+    try:
+        moment = parsedate_to_datetime(date)
+        return _stamp(int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()))
+    except (ValueError, OverflowError):
+        return date
+
+
 def _check_time(claim: _Claim, clock: Clock) -> None:
     signed = _seconds(claim.time)
     now = clock.time_ms() // 1000
-    if not claim.time.startswith(claim.date):
+    if claim.time[:8] != claim.date:
         _refuse(
             "InvalidSignatureException",
             f"Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: "
@@ -219,7 +242,7 @@ def _check_time(claim: _Claim, clock: Clock) -> None:
     if signed > now + SKEW_S:
         _refuse(
             "InvalidSignatureException",
-            f"Signature not yet current: {claim.time} is still later than {_stamp(now + SKEW_S)} ({_stamp(now)} + 15 min.)",
+            f"Signature not yet current: {claim.time} is still later than {_stamp(now + SKEW_S)} ({_stamp(now)} + 5 min.)",
         )
     if claim.expires_s is not None and signed + claim.expires_s < now:
         _refuse(
@@ -229,7 +252,7 @@ def _check_time(claim: _Claim, clock: Clock) -> None:
     if claim.expires_s is None and signed < now - SKEW_S:
         _refuse(
             "InvalidSignatureException",
-            f"Signature expired: {claim.time} is now earlier than {_stamp(now - SKEW_S)} ({_stamp(now)} - 15 min.)",
+            f"Signature expired: {claim.time} is now earlier than {_stamp(now - SKEW_S)} ({_stamp(now)} - 5 min.)",
         )
 
 
