@@ -1,6 +1,8 @@
 """
 Store and forward on SQLite: what is put here leaves only when the other side has acknowledged it.
 
+What the other side will not take is set aside in a table of its own, where it waits for an operator (``outbox_commands``).
+
 The device keeps its readings here, the gateway its predictions. One writer thread commits in groups, so that the price of
 a disk flush is shared; ``done`` is called after the flush. Named states can be written in the same transaction as entries,
 which is how a source and its position, or a scorer and its predictions, survive a power cut together.
@@ -30,9 +32,13 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entry (
     id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, payload BLOB NOT NULL, time_ms INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS refused (
+    id INTEGER PRIMARY KEY, topic TEXT NOT NULL, payload BLOB NOT NULL, time_ms INTEGER NOT NULL,
+    refused_ms INTEGER NOT NULL, reason TEXT NOT NULL);
 """
-# The oldest entries up to the first that is young enough: no scan of all that waits, at every commit.
-_EXPIRED = "id < coalesce((SELECT id FROM entry WHERE time_ms >= ? ORDER BY id LIMIT 1), 9223372036854775807)"
+_Table = Literal["entry", "refused"]
+# The oldest rows up to the first that is young enough: no scan of all that waits, at every commit.
+_EXPIRED = "id < coalesce((SELECT id FROM {0} WHERE time_ms >= ? ORDER BY id LIMIT 1), 9223372036854775807)"
 
 
 class Entry(NamedTuple):
@@ -51,10 +57,11 @@ class Put(NamedTuple):
 
 
 class _Request(NamedTuple):
-    puts: Sequence[Put]
-    states: Mapping[str, bytes]
-    removed: Sequence[int]
-    done: Done | None
+    puts: Sequence[Put] = ()
+    states: Mapping[str, bytes] = {}
+    removed: Sequence[int] = ()
+    refusal: str = ""
+    done: Done | None = None
 
 
 class Outbox:
@@ -63,7 +70,7 @@ class Outbox:
 
     Args:
         path: the SQLite file; its folder is made.
-        max_bytes: payload bytes kept at the most.
+        max_bytes: payload bytes kept at the most, with those that were set aside.
         max_age_s: older entries are dropped and counted; None keeps them for ever.
         full: what a put meets when ``max_bytes`` is reached: ``refuse`` fails it, ``drop_oldest`` makes room and counts.
         flush: False trades the last moments before a power cut (not before a process's death) for speed.
@@ -94,7 +101,10 @@ class Outbox:
         self._bytes = 0
         self._count = 0
         self._close_lock = threading.Lock()
+        self._version = 0
         self.dropped = 0
+        self.refused = 0
+        """Entries that were set aside because the other side will not take them."""
         self.grown = threading.Condition()
         """Notified after every commit that added entries."""
         try:
@@ -102,10 +112,8 @@ class Outbox:
             path.touch(mode=0o600)
             self._reader = self._open(flush)
             self._reader.executescript(_SCHEMA)
-            self._bytes, self._count = self._reader.execute(
-                "SELECT coalesce(sum(length(payload)), 0), count(*) FROM entry"
-            ).fetchone()
             self._writer = self._open(flush)
+            self._recount()
         except (sqlite3.Error, OSError) as error:
             raise SettingsError(f"outbox {path}: cannot be opened: {error}") from error
         self._reader_lock = threading.Lock()
@@ -129,7 +137,7 @@ class Outbox:
         """
         if self._closed:
             raise UnavailableError(f"outbox {self._path.name}: closed")
-        self._requests.put(_Request(puts, states or {}, (), done))
+        self._requests.put(_Request(puts, states or {}, done=done))
 
     def put_and_wait(self, puts: Sequence[Put], *, states: Mapping[str, bytes] | None = None) -> None:
         """
@@ -155,15 +163,22 @@ class Outbox:
         """Forget entries that were acknowledged: at once for ``peek``, on disk with the next commit."""
         if ids and not self._closed:
             self._removing.update(ids)
-            self._requests.put(_Request((), {}, ids, None))
+            self._requests.put(_Request(removed=ids))
+
+    def set_aside(self, entry_id: int, reason: str) -> None:
+        """Take an entry that the other side will not take out of the way of the others; it is kept, with the reason."""
+        if not self._closed:
+            self._removing.add(entry_id)
+            self._requests.put(_Request(removed=(entry_id,), refusal=reason))
 
     def peek(self, limit: int, after_id: int = 0) -> list[Entry]:
         """The oldest entries whose id is above ``after_id``, at most ``limit`` of them."""
         with self._reader_lock:
             rows = self._reader.execute(
-                "SELECT id, topic, payload FROM entry WHERE id > ? ORDER BY id LIMIT ?", (after_id, limit)
+                "SELECT id, topic, payload FROM entry WHERE id > ? ORDER BY id LIMIT ?",
+                (after_id, limit + len(self._removing)),
             ).fetchall()
-        return [Entry(*row) for row in rows if row[0] not in self._removing]
+        return [Entry(*row) for row in rows if row[0] not in self._removing][:limit]
 
     def state(self, name: str) -> bytes | None:
         """What was last kept under the name."""
@@ -230,18 +245,29 @@ class Outbox:
         return batch, False
 
     def _commit(self, batch: Sequence[_Request]) -> list[UnavailableError | None]:
-        size, count = self._bytes, self._count
         errors: list[UnavailableError | None] = []
+        before = self._bytes, self._count, self.refused, self.dropped
         try:
             with self._transaction():
+                if self._writer.execute("PRAGMA data_version").fetchone()[0] != self._version:
+                    self._recount()  # an operator's command was here
+                    before = self._bytes, self._count, self.refused, self.dropped
                 for request in batch:
                     errors.append(self._apply(request))
                 self._expire()
         except sqlite3.Error as error:
-            self._bytes, self._count = size, count
+            self._bytes, self._count, self.refused, self.dropped = before
             reason = UnavailableError(f"outbox {self._path.name}: nothing could be kept: {error}")
             return [reason] * len(batch)
         return errors
+
+    def _recount(self) -> None:
+        size, count = self._writer.execute("SELECT coalesce(sum(length(payload)), 0), count(*) FROM entry").fetchone()
+        aside, refused = self._writer.execute(
+            "SELECT coalesce(sum(length(payload)), 0), count(*) FROM refused"
+        ).fetchone()
+        self._bytes, self._count, self.refused = size + aside, count, refused
+        self._version = self._writer.execute("PRAGMA data_version").fetchone()[0]
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -255,15 +281,18 @@ class Outbox:
             raise
 
     def _apply(self, request: _Request) -> UnavailableError | None:
-        if request.removed:
-            self._delete("id IN (SELECT value FROM json_each(?))", json.dumps(list(request.removed)))
+        now = self._clock.time_ms()
+        if request.refusal:
+            self._move_aside(request.removed[0], request.refusal, now)
+        elif request.removed:
+            self._delete("entry", "id IN (SELECT value FROM json_each(?))", json.dumps(list(request.removed)))
         size = sum(len(put.payload) for put in request.puts)
         if request.puts and self._bytes + size > self._max_bytes and not self._make_room(size):
+            aside = f", {self.refused} messages set aside among them" if self.refused else ""
             return UnavailableError(
-                f"outbox {self._path.name}: full ({self._bytes} of {self._max_bytes} bytes); raise outbox.max_bytes, or "
-                "bring the broker back"
+                f"outbox {self._path.name}: full ({self._bytes} of {self._max_bytes} bytes{aside}); raise "
+                "outbox.max_bytes, or bring the broker back"
             )
-        now = self._clock.time_ms()
         self._writer.executemany(
             "INSERT INTO entry (topic, payload, time_ms) VALUES (?, ?, ?)",
             [(put.topic, put.payload, now) for put in request.puts],
@@ -273,29 +302,48 @@ class Outbox:
         self._count += len(request.puts)
         return None
 
+    def _move_aside(self, entry_id: int, reason: str, now: int) -> None:
+        moved = self._writer.execute(
+            "DELETE FROM entry WHERE id = ? RETURNING id, topic, payload, time_ms", (entry_id,)
+        ).fetchall()
+        self._writer.executemany(
+            "INSERT INTO refused VALUES (?, ?, ?, ?, ?, ?)", [(*row, now, reason) for row in moved]
+        )
+        self._count -= len(moved)
+        self.refused += len(moved)
+
     def _make_room(self, size: int) -> bool:
+        """Drop the oldest, first of what was set aside; False where that is not wanted or would not do."""
         if self._full == "refuse" or size > self._max_bytes:
             return False
-        wanted = self._bytes + size - self._max_bytes
-        last = 0
-        for entry_id, length in self._writer.execute("SELECT id, length(payload) FROM entry ORDER BY id"):
-            last = entry_id
-            wanted -= length
-            if wanted <= 0:
-                break
-        self.dropped += self._delete("id <= ?", last)
+        tables: tuple[_Table, ...] = ("refused", "entry")
+        for table in tables:
+            wanted = self._bytes + size - self._max_bytes
+            last = 0
+            for entry_id, length in self._writer.execute(
+                f"SELECT id, length(payload) FROM {table} ORDER BY id"  # noqa: S608 - one of two names above
+            ):
+                if wanted <= 0:
+                    break
+                last = entry_id
+                wanted -= length
+            self.dropped += self._delete(table, "id <= ?", last)
         return True
 
     def _expire(self) -> None:
         if self._max_age_s is not None:
             oldest = self._clock.time_ms() - int(self._max_age_s * 1000)
-            self.dropped += self._delete(_EXPIRED, oldest)
+            self.dropped += self._delete("entry", _EXPIRED.format("entry"), oldest)
+            self.dropped += self._delete("refused", _EXPIRED.format("refused"), oldest)
 
-    def _delete(self, condition: str, value: int | str) -> int:
+    def _delete(self, table: _Table, condition: str, value: int | str) -> int:
         deleted = self._writer.execute(
-            f"DELETE FROM entry WHERE {condition} RETURNING length(payload)",  # noqa: S608 - built from constants above
+            f"DELETE FROM {table} WHERE {condition} RETURNING length(payload)",  # noqa: S608 - built from constants above
             (value,),
         ).fetchall()
         self._bytes -= sum(row[0] for row in deleted)
-        self._count -= len(deleted)
+        if table == "entry":
+            self._count -= len(deleted)
+        else:
+            self.refused -= len(deleted)
         return len(deleted)

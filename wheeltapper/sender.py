@@ -2,19 +2,28 @@
 Drains an outbox into a transport, in order, a window at a time.
 
 An entry leaves the outbox when the other side has acknowledged it. When an acknowledgement fails to come, everything from
-the oldest entry on is sent again: receivers drop repeats by message id.
+the oldest entry on is sent again: receivers drop repeats by message id. It begins with the oldest alone and doubles with
+every acknowledgement, so that an entry on which the other side hangs up is soon alone, where an ``Inquiry`` finds it out;
+then it is set aside, and what stood behind it goes on.
 """
 
+import logging
 import threading
 from collections.abc import Sequence
 from functools import partial
+from itertools import takewhile
 
 from wheeltapper.clock import Clock, SystemClock
+from wheeltapper.inquiry import Blame, Inquiry
 from wheeltapper.outbox import Entry, Outbox
-from wheeltapper.transport import Transport
+from wheeltapper.transport import Refused, Transport
+
+log = logging.getLogger(__name__)
 
 _REMOVE_AT = 256
 _IDLE_S = 0.2
+_WATCH_S = 0.05
+_LOOK_AHEAD = 256
 
 
 class Sender:
@@ -34,7 +43,10 @@ class Sender:
         self._outbox = outbox
         self._transport = transport
         self._window = window
+        self._room = window
         self._clock = clock or SystemClock()
+        self._inquiry = Inquiry()
+        self._alone = False
         self._lock = threading.Lock()
         self._in_flight = 0
         self._failed = False
@@ -60,19 +72,52 @@ class Sender:
             self._thread.join()
         self._forget()
 
+    @property
+    def trouble(self) -> str:
+        """What keeps messages from leaving although the broker answers; empty where nothing does."""
+        return self._inquiry.trouble
+
     def send_waiting(self) -> int:
         """Send what the window allows and return how many entries were sent; for tests and for single-threaded hosts."""
+        connected = self._transport.connected
         with self._lock:
             if self._failed and self._in_flight == 0:
                 self._failed = False
-                self._cursor = 0
+                self._begin_again(alone=True)
                 self._forget_locked()
-            room = 0 if self._failed else self._window - self._in_flight
-        if room <= 0 or not self._transport.connected:
+            if not connected and self._in_flight == 0:
+                self._set_aside(self._inquiry.disconnected())
+            room = 0 if self._failed else self._room - self._in_flight
+        if room <= 0 or not connected:
             return 0
-        entries = self._outbox.peek(room, self._cursor)
+        entries = self._pick_one() if self._alone else self._pick(room)
         self._send(entries)
         return len(entries)
+
+    def _begin_again(self, *, alone: bool) -> None:
+        """Go back to the oldest entry, one at a time at first."""
+        self._cursor = 0
+        self._room = 1
+        self._alone = alone
+
+    def _pick(self, room: int) -> Sequence[Entry]:
+        """The next entries, up to one that may be refused, which waits until it can be sent alone."""
+        entries = self._outbox.peek(room, self._cursor)
+        safe = list(takewhile(lambda entry: not self._inquiry.is_blamed(entry.topic), entries))
+        if safe or not entries:
+            return safe
+        with self._lock:
+            if self._in_flight:
+                return []
+            self._begin_again(alone=True)
+        return self._pick_one()
+
+    def _pick_one(self) -> Sequence[Entry]:
+        """The entry that the inquiry wants to be sent alone, if any."""
+        waiting = self._outbox.peek(_LOOK_AHEAD)
+        with self._lock:
+            chosen = self._inquiry.choose(waiting, self._clock.monotonic()) if waiting else None
+        return [] if chosen is None else [chosen]
 
     def _send(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
@@ -81,20 +126,43 @@ class Sender:
                     return
                 self._in_flight += 1
                 self._cursor = entry.id
-            self._transport.publish(entry.topic, entry.payload, partial(self._settle, entry.id))
+            settle = partial(self._settle, entry.id)
+            try:
+                self._transport.publish(entry.topic, entry.payload, settle)
+            except Exception as error:  # a topic that is none, say: one entry must not hold up the others
+                log.exception("%s: cannot be published", entry.topic)
+                settle(Refused(f"it cannot be published: {error}"))
 
-    def _settle(self, entry_id: int, delivered: bool) -> None:
+    def _settle(self, entry_id: int, outcome: bool | Refused) -> None:
         with self._lock:
             self._in_flight -= 1
-            if delivered:
+            if outcome:
                 self.sent += 1
                 self._acknowledged.append(entry_id)
-            else:
+            if self._alone:
+                blame = self._inquiry.settle(outcome, self._clock.monotonic())
+                if outcome:
+                    self._begin_again(alone=False)
+                self._set_aside(blame)
+            elif not outcome:
                 self._failed = True
+            if outcome:
+                self._room = min(self._room + 1, self._window)
             if len(self._acknowledged) >= _REMOVE_AT or self._in_flight == 0:
                 self._forget_locked()
         with self._outbox.grown:
             self._outbox.grown.notify_all()
+
+    def _set_aside(self, blame: Blame | None) -> None:
+        if blame is not None:
+            log.error(
+                "%s: message %d is set aside: %s; see: wheeltapper outbox show",
+                blame.entry.topic,
+                blame.entry.id,
+                blame.reason,
+            )
+            self._outbox.set_aside(blame.entry.id, blame.reason)
+            self._begin_again(alone=False)
 
     def _forget(self) -> None:
         with self._lock:
@@ -107,5 +175,6 @@ class Sender:
     def _run(self) -> None:
         while not self._stop.is_set():
             if self.send_waiting() == 0:
+                watching = self._alone and self._transport.connected
                 with self._outbox.grown:
-                    self._outbox.grown.wait(_IDLE_S)
+                    self._outbox.grown.wait(_WATCH_S if watching else _IDLE_S)

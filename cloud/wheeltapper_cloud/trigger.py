@@ -115,8 +115,8 @@ class Asker:
         taken: list[bool] = []
         settled = threading.Event()
 
-        def done(delivered: bool) -> None:
-            taken.append(delivered)
+        def done(delivered: object) -> None:
+            taken.append(bool(delivered))
             settled.set()
 
         self._transport.publish(self._topic, payload, done)

@@ -223,8 +223,7 @@ class Detectors:
     def _condition(self) -> tuple[bool, str]:
         known = self.judge.statistics()
         troubles = [] if known.writable else ["the journal cannot be written"]
-        if self._links.dropped:
-            troubles.append(f"{self._links.dropped} messages dropped from the outbox")
+        troubles += self._links.troubles()
         told = (
             f"detectors {known.detectors}, judged {known.accepted}, repeats {known.repeated}, "
             f"malformed {self._malformed}, waiting {self._links.waiting}"

@@ -210,12 +210,10 @@ class Inference:
         return self._timeline.things()
 
     def _condition(self) -> tuple[bool, str]:
-        counts, dropped = self.counts, self._links.dropped
         troubles = [seat.refusal for seat in self.shelf.seats if seat.refusal]
         troubles += [f"{seat.label}: nothing is scored" for seat in self.shelf.seats if seat.slot is None]
-        if dropped:
-            troubles.append(f"{dropped} messages dropped from the outbox")
-        known = msgspec.structs.asdict(counts) | {"drifts": self.drift.found, "unwatched": self.drift.unwatched}
+        troubles += self._links.troubles()
+        known = msgspec.structs.asdict(self.counts) | {"drifts": self.drift.found, "unwatched": self.drift.unwatched}
         told = ", ".join(f"{name} {value}" for name, value in known.items() if value)
         models = ", ".join(seat.label for seat in self.shelf.seats)
         return not troubles, "; ".join([*troubles, models, told or "no readings yet", f"waiting {self._links.waiting}"])

@@ -162,6 +162,15 @@ class Links:
         """Messages given up because they were too many, too old or too long."""
         return sum(link.outbox.dropped + link.oversized for link in self.all)
 
+    def troubles(self) -> list[str]:
+        """What an operator should know of messages that did not leave, or will not."""
+        refused = sum(link.outbox.refused for link in self.all)
+        return [
+            *([f"{self.dropped} messages dropped from the outbox"] if self.dropped else []),
+            *([f"{refused} messages refused and set aside, see: wheeltapper outbox show"] if refused else []),
+            *[f"{link.name}: {link.sender.trouble}" for link in self.all if link.sender.trouble],
+        ]
+
     def close(self, drain_s: float = 3.0) -> None:
         """Send for at most that long, then let go; the rest waits on disk. Harmless when repeated."""
         self._closing.set()

@@ -8,6 +8,7 @@ from wheeltapper.clock import Clock
 from wheeltapper.health import write_health
 from wheeltapper.messages import Health, encode
 from wheeltapper.outbox import Outbox
+from wheeltapper.sender import Sender
 from wheeltapper.transport import Transport
 from wheeltapper_device.agent import Agent
 from wheeltapper_device.settings import DeviceSettings
@@ -19,11 +20,18 @@ class Reporter:
     """Reports every ``health_s`` seconds, and at once when the status changes."""
 
     def __init__(
-        self, settings: DeviceSettings, agent: Agent, outbox: Outbox, transport: Transport, clock: Clock
+        self,
+        settings: DeviceSettings,
+        agent: Agent,
+        outbox: Outbox,
+        sender: Sender,
+        transport: Transport,
+        clock: Clock,
     ) -> None:
         self._settings = settings
         self._agent = agent
         self._outbox = outbox
+        self._sender = sender
         self._transport = transport
         self._clock = clock
         self._topic = topics.topic_of(settings.topics.health, settings.thing)
@@ -45,7 +53,8 @@ class Reporter:
 
     def report(self) -> None:
         """Report if it is time to, or if there is news."""
-        status: Status = "ready" if self._transport.connected and not self._agent.trouble else "degraded"
+        well = self._transport.connected and not self._agent.trouble and not self._refusals()
+        status: Status = "ready" if well else "degraded"
         news = (status, self._agent.fault)
         if news != self._told or self._clock.monotonic() >= self._due:
             self._told = news
@@ -60,7 +69,12 @@ class Reporter:
             parts.append("broker away")
         if self._agent.finished:
             parts.append("source at its end")
-        return "; ".join(filter(None, [*parts, self._agent.trouble, self._agent.fault]))
+        return "; ".join(filter(None, [*parts, self._refusals(), self._agent.trouble, self._agent.fault]))
+
+    def _refusals(self) -> str:
+        refused = self._outbox.refused
+        aside = f"{refused} refused and set aside, see: wheeltapper outbox show" if refused else ""
+        return "; ".join(filter(None, [aside, self._sender.trouble]))
 
     def _report(self, status: Status, detail: str) -> None:
         now_ms = self._clock.time_ms()

@@ -100,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
         transport = PatientTransport(lambda: open_transport(settings.broker, f"{settings.thing}-device"), clock)
         agent = Agent(settings, source, outbox, clock)
         sender = Sender(outbox, transport, clock=clock)
-        reporter = Reporter(settings, agent, outbox, transport, clock)
+        reporter = Reporter(settings, agent, outbox, sender, transport, clock)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: agent.stop())
         transport.subscribe(topics.topic_of(settings.topics.trigger_ingest, settings.thing), agent.take_trigger)

@@ -9,6 +9,8 @@ The seam to the outside: publish and subscribe, at least once, whatever carries 
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 
 class Delivery(Protocol):
     """A message that has arrived and is not yet acknowledged."""
@@ -24,6 +26,18 @@ class Delivery(Protocol):
 
 
 Handler = Callable[[Delivery], None]
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """The other side has said that it will not take this message; false, as all that was not delivered is."""
+
+    reason: str
+
+    def __bool__(self) -> bool:
+        return False
+
+
+Settled = Callable[[bool | Refused], None]
 
 
 class Transport(Protocol):
@@ -46,15 +60,16 @@ class Transport(Protocol):
     def subscribe(self, topic_filter: str, handler: Handler) -> None:
         """Deliver what passes the filter, QoS 1; renewed after every reconnect. May be called before ``start``."""
 
-    def publish(self, topic: str, payload: bytes, done: Callable[[bool], None] | None = None) -> None:
+    def publish(self, topic: str, payload: bytes, done: Settled | None = None) -> None:
         """
         Send once, QoS 1; keeps nothing: what must not be lost goes through an outbox.
 
         Args:
             topic: a topic name, without wildcards.
             payload: the bytes.
-            done: called once, from any thread: True when the other side has acknowledged, False when the message may be
-                lost (not connected, refused, connection lost before the acknowledgement).
+            done: called once, from any thread: True when the other side has acknowledged, ``Refused`` when it has said that
+                it will not take this message, False when the message may be lost (not connected, connection lost before
+                the acknowledgement).
         """
 
     @property

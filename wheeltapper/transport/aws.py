@@ -16,7 +16,7 @@ from awscrt import io, mqtt5
 
 from wheeltapper.errors import SettingsError, UnavailableError
 from wheeltapper.topics import matches, plain_filter
-from wheeltapper.transport import Handler
+from wheeltapper.transport import Handler, Refused, Settled
 from wheeltapper.transport.settings import BrokerSettings
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 _CONNECT_TIMEOUT_S = 10.0
 _ACK_TIMEOUT_S = 30
 _RECEIVE_MAXIMUM = 65_535
+# Failures of the moment, not of the message: packet number in use, quota exceeded.
+_PASSING = (0x91, 0x97)
 
 
 class _AwsDelivery:
@@ -87,7 +89,7 @@ class AwsTransport:
         if self._client is not None and self._connected.is_set():
             self._subscribe_now([topic_filter])
 
-    def publish(self, topic: str, payload: bytes, done: Callable[[bool], None] | None = None) -> None:
+    def publish(self, topic: str, payload: bytes, done: Settled | None = None) -> None:
         if self._client is None or not self._connected.is_set():
             if done is not None:
                 done(False)
@@ -96,7 +98,7 @@ class AwsTransport:
             mqtt5.PublishPacket(topic=topic, payload=payload, qos=mqtt5.QoS.AT_LEAST_ONCE)
         )
         if done is not None:
-            future.add_done_callback(lambda settled: done(_delivered(settled)))
+            future.add_done_callback(lambda settled: done(_outcome(settled)))
 
     @property
     def connected(self) -> bool:
@@ -211,8 +213,16 @@ class AwsTransport:
         self._connected.clear()
 
 
-def _delivered(future: "Future[Any]") -> bool:
+def _outcome(future: "Future[Any]") -> bool | Refused:
     if future.cancelled() or future.exception() is not None:
         return False
     puback = getattr(future.result(), "puback", None)
-    return puback is not None and int(puback.reason_code) < 0x80
+    if puback is None:
+        return False
+    code = int(puback.reason_code)
+    if code < 0x80:
+        return True
+    if code in _PASSING:
+        return False
+    said = puback.reason_string
+    return Refused(f"MQTT 5 reason 0x{code:02x} {puback.reason_code.name}" + (f": {said}" if said else ""))

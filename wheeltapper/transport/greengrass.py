@@ -22,7 +22,7 @@ from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2
 
 from wheeltapper.clock import Clock, SystemClock
 from wheeltapper.errors import SettingsError, UnavailableError, WheeltapperError
-from wheeltapper.transport import Handler
+from wheeltapper.transport import Handler, Refused, Settled
 from wheeltapper.transport.serial import SerialExecutor
 
 log = logging.getLogger(__name__)
@@ -324,7 +324,7 @@ class GreengrassTransport:
     Args:
         nucleus: the connection.
         side: ``local`` or ``core``.
-        limit: payload bytes; a longer message is refused for good, since a nucleus lite would hang up on it.
+        limit: payload bytes; a longer message is refused, since a nucleus lite would hang up on it.
     """
 
     def __init__(self, nucleus: Nucleus, side: str, limit: int, clock: Clock) -> None:
@@ -336,8 +336,6 @@ class GreengrassTransport:
         self._operations: dict[str, Any] = {}
         self._failures = 0
         self._pause_until = 0.0
-        self.refused = 0
-        """Messages that the nucleus will never take: too long, or not allowed by the recipe."""
 
     def start(self) -> None:
         self._nucleus.start()
@@ -354,12 +352,9 @@ class GreengrassTransport:
         if self._nucleus.connected and topic_filter not in self._operations:
             self._subscribe(topic_filter)
 
-    def publish(self, topic: str, payload: bytes, done: Done | None = None) -> None:
-        """As the protocol says; a message that can never pass is logged, counted, and reported as delivered."""
+    def publish(self, topic: str, payload: bytes, done: Settled | None = None) -> None:
         if len(payload) > self._limit:
-            self.refused += 1
-            log.error("%s: %d bytes are too long for greengrass %s (%d)", topic, len(payload), self._side, self._limit)
-            self._tell(done, True)
+            self._refuse(topic, f"{len(payload)} bytes are more than the {self._limit} that it takes", done)
         elif not self.connected:
             self._tell(done, False)
         else:
@@ -412,23 +407,27 @@ class GreengrassTransport:
             return
         future.add_done_callback(lambda settled: told(settled.exception()))
 
-    def _settle(self, topic: str, error: BaseException | None, done: Done | None) -> None:
+    def _settle(self, topic: str, error: BaseException | None, done: Settled | None) -> None:
         if error is None:
             self._failures, self._pause_until = 0, 0.0
         elif isinstance(error, _NEVER):
-            self.refused += 1
-            log.error("%s: dropped: the recipe's accessControl does not allow it (%s)", topic, _named(error))
+            self._refuse(topic, f"the recipe's accessControl does not allow it ({_named(error)})", done)
+            return
         else:
             pause = _PAUSE_S[min(self._failures, len(_PAUSE_S) - 1)]
             if self._clock.monotonic() >= self._pause_until:
                 self._failures += 1
                 self._pause_until = self._clock.monotonic() + pause
             log.warning("%s: not taken by greengrass %s: %s", topic, self._side, _named(error))
-        self._tell(done, error is None or isinstance(error, _NEVER))
+        self._tell(done, error is None)
 
-    def _tell(self, done: Done | None, delivered: bool) -> None:
+    def _refuse(self, topic: str, reason: str, done: Settled | None) -> None:
+        log.error("%s: refused by greengrass %s: %s", topic, self._side, reason)
+        self._tell(done, Refused(reason))
+
+    def _tell(self, done: Settled | None, outcome: bool | Refused) -> None:
         if done is not None:
-            done(delivered)
+            done(outcome)
 
     def _subscribe(self, topic_filter: str) -> None:
         client = self._nucleus.client()

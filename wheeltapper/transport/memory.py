@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 from wheeltapper.errors import UnavailableError
 from wheeltapper.topics import matches
-from wheeltapper.transport import Handler
+from wheeltapper.transport import Handler, Refused, Settled
 
 
 class MemoryBroker:
-    """Carries messages between its transports; ``away`` and the two counters are the faults."""
+    """Carries messages between its transports; ``away``, the counters and the rules are the faults."""
 
     def __init__(self) -> None:
         self.away = False
@@ -23,8 +23,12 @@ class MemoryBroker:
         """So many coming publishes are delivered, but the publisher is told they may be lost."""
         self.repeat_deliveries = 0
         """So many coming deliveries arrive twice."""
+        self.hangs_up_on: Callable[[str, bytes], bool] = lambda _topic, _payload: False
+        """Messages at which the broker goes away, as one does that speaks MQTT 3.1.1 when its access rules forbid them."""
+        self.refuses: Callable[[str, bytes], bool] = lambda _topic, _payload: False
+        """Messages that the broker says it will not take, as one does that speaks MQTT 5."""
         self.published: list[tuple[str, bytes]] = []
-        self._queue: deque[tuple[str, bytes, Callable[[bool], None] | None]] = deque()
+        self._queue: deque[tuple[str, bytes, Settled | None]] = deque()
         self._transports: list[MemoryTransport] = []
         self._lock = threading.RLock()
 
@@ -56,6 +60,8 @@ class MemoryBroker:
             with self._lock:
                 topic, payload, done = self._queue.popleft()
             handled += 1
+            if self._turned_away(topic, payload, done):
+                continue
             self.published.append((topic, payload))
             for client in list(self._transports):
                 client.receive(topic, payload)
@@ -68,7 +74,17 @@ class MemoryBroker:
                 done(not lost)
         return handled
 
-    def accept(self, topic: str, payload: bytes, done: Callable[[bool], None] | None) -> None:
+    def _turned_away(self, topic: str, payload: bytes, done: Settled | None) -> bool:
+        hangs_up = self.hangs_up_on(topic, payload)
+        if not hangs_up and not self.refuses(topic, payload):
+            return False
+        if done is not None:
+            done(False if hangs_up else Refused("not authorized"))
+        if hangs_up:
+            self.go_away()
+        return True
+
+    def accept(self, topic: str, payload: bytes, done: Settled | None) -> None:
         """Queue one publish of a connected client."""
         with self._lock:
             self._queue.append((topic, payload, done))
@@ -92,7 +108,7 @@ class MemoryTransport:
     def subscribe(self, topic_filter: str, handler: Handler) -> None:
         self._handlers[topic_filter] = handler
 
-    def publish(self, topic: str, payload: bytes, done: Callable[[bool], None] | None = None) -> None:
+    def publish(self, topic: str, payload: bytes, done: Settled | None = None) -> None:
         if self.connected:
             self._broker.accept(topic, payload, done)
         elif done is not None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from wheeltapper.clock import Clock, SystemClock
 from wheeltapper.errors import SettingsError, UnavailableError
-from wheeltapper.transport import Handler, Transport
+from wheeltapper.transport import Handler, Settled, Transport
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class PatientTransport:
         if started is not None:
             started.subscribe(topic_filter, handler)
 
-    def publish(self, topic: str, payload: bytes, done: Callable[[bool], None] | None = None) -> None:
+    def publish(self, topic: str, payload: bytes, done: Settled | None = None) -> None:
         started = self._started
         if started is not None:
             started.publish(topic, payload, done)

@@ -1,0 +1,117 @@
+"""The sender beside brokers that hang up on what they forbid, and one that says so."""
+
+import socketserver
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from tests.loopback import free_port, wait_for_port
+from wheeltapper import inquiry
+from wheeltapper.outbox import Outbox, Put
+from wheeltapper.outbox_commands import read_refused
+from wheeltapper.sender import Sender
+from wheeltapper.transport.mqtt_packets import CONNACK, PUBACK, PUBLISH, Splitter, answer, read_publish
+from wheeltapper.transport.settings import BrokerSettings, Client, open_transport
+
+
+class _Session(socketserver.BaseRequestHandler):
+    """MQTT 3.1.1 as far as a publisher needs it; hangs up on topics that begin with ``forbidden``."""
+
+    def handle(self) -> None:
+        splitter = Splitter()
+        while data := self.request.recv(65_536):
+            for kind, body in splitter.feed(data):
+                if kind & 0xF0 == 0x10:
+                    self.request.sendall(bytes((CONNACK, 2, 0, 0)))
+                elif kind & 0xF0 == PUBLISH:
+                    topic, payload, number = read_publish(kind, body)
+                    if topic.startswith("forbidden"):
+                        return
+                    cast(HangingUp, self.server).heard.append(payload.decode())
+                    self.request.sendall(answer(PUBACK, number))
+
+
+class HangingUp(socketserver.ThreadingTCPServer):
+    """A broker that knows no other way to say no."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Session)
+        self.heard: list[str] = []
+
+
+@pytest.fixture
+def broker() -> Iterator[HangingUp]:
+    with HangingUp() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def wait_until(holds: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert holds()
+
+
+def drained(folder: Path, port: int, client: Client, puts: list[Put], left: int = 0) -> Path:
+    """Send from a fresh outbox until no more than ``left`` wait, and give its path."""
+    outbox = Outbox(folder / "outbox.db")
+    outbox.put_and_wait(puts)
+    transport = open_transport(BrokerSettings(url=f"mqtt://127.0.0.1:{port}", client=client), "publisher")
+    transport.start()
+    sender = Sender(outbox, transport)
+    sender.start()
+    try:
+        wait_until(lambda: len(outbox) <= left)
+    finally:
+        sender.close()
+        transport.close()
+        outbox.close()
+    return folder / "outbox.db"
+
+
+@pytest.mark.parametrize("client", ["paho", "bulk"])
+def test_what_a_broker_hangs_up_on_is_set_aside(
+    tmp_path: Path, broker: HangingUp, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inquiry, "CALM_S", 0.3)
+    topics = ["a", "a", "forbidden/1", "b", "a", "forbidden/2", "b"]
+    puts = [Put(topic, str(number).encode()) for number, topic in enumerate(topics)]
+
+    path = drained(tmp_path, broker.server_address[1], client, puts)
+
+    assert [entry.payload for entry in read_refused(path)] == [b"2", b"5"]
+    assert set(broker.heard) == {"0", "1", "3", "4", "6"}
+
+
+@pytest.mark.mosquitto
+def test_what_a_broker_refuses_by_name_is_set_aside_with_its_reason(
+    tmp_path: Path, mosquitto_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inquiry, "CALM_S", 0.1)
+    tmp_path.chmod(0o755)
+    rules, conf, port = tmp_path / "rules", tmp_path / "mosquitto.conf", free_port()
+    rules.write_text("topic readwrite allowed\n")
+    conf.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\nacl_file {rules}\n")
+    process = subprocess.Popen([mosquitto_path, "-c", str(conf)], stderr=subprocess.DEVNULL)
+    try:
+        wait_for_port(port)
+        puts = [Put("allowed", b"1"), Put("other", b"2"), Put("allowed", b"3"), Put("other", b"4")]
+
+        path = drained(tmp_path, port, "awscrt", puts)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+    refused = read_refused(path)
+    assert [entry.payload for entry in refused] == [b"2", b"4"]
+    assert all("0x87" in entry.reason for entry in refused)
