@@ -270,8 +270,9 @@ class Inference:
         ids = [item.key for item, _delivery in ready if item.key]
         try:
             puts, things = self._score_in_order([item for item, _delivery in ready])
-            if ready and not self._keep(puts, {**self._states_of(things), **self._seen.add(ids)}):
+            if ready and not self._keep(puts, {**self._states_of(things), **self._seen.page(ids)}):
                 return
+            self._seen.add(ids)
         finally:
             self._held.difference_update(ids)  # after a failure too: what comes again is then no repeat
         for delivery in settled:

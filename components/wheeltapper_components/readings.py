@@ -146,30 +146,45 @@ class SeenIds:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def add(self, ids: Sequence[str]) -> dict[str, bytes]:
+    def page(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """The named states that keep these ids; they count as seen when ``add`` says that the states are on disk."""
+        if not ids:
+            return {}
+        slot, leaving = self._turn(ids)
+        states = {_page_name(each): b"" for each in leaving}
+        states[_page_name(slot)] = msgspec.msgpack.encode((self._number, list(ids)))
+        return states
+
+    def add(self, ids: Sequence[str]) -> None:
         """
-        Remember ids and return the named states that keep them; forgets the oldest pages.
+        Remember ids; forgets the oldest pages.
 
         >>> seen = SeenIds(remember=2)
-        >>> [sorted(seen.add(ids)) for ids in (["a", "b"], ["c"])]
-        [['seen/0'], ['seen/0', 'seen/1']]
+        >>> seen.add(["a", "b"]); seen.add(["c"])
         >>> "a" in seen, "c" in seen
         (False, True)
         """
         if not ids:
-            return {}
-        states: dict[str, bytes] = {}
-        slot = self._number % self._slots
-        self._forget(slot)
+            return
+        slot, leaving = self._turn(ids)
+        for each in (slot, *leaving):
+            self._forget(each)
         self._pages[slot] = list(ids)
         self._ids.update(ids)
-        while len(self._ids) > self._remember and len(self._pages) > 1:
-            oldest = next(iter(self._pages))
-            self._forget(oldest)
-            states[_page_name(oldest)] = b""
-        states[_page_name(slot)] = msgspec.msgpack.encode((self._number, list(ids)))
         self._number += 1
-        return states
+
+    def _turn(self, ids: Sequence[str]) -> tuple[int, list[int]]:
+        """The page that takes these ids, and the further pages that give way to it."""
+        slot = self._number % self._slots
+        count = len(self._ids) - len(self._pages.get(slot, ())) + len(ids)
+        leaving: list[int] = []
+        for each, kept in self._pages.items():
+            if count <= self._remember:
+                break
+            if each != slot:
+                leaving.append(each)
+                count -= len(kept)
+        return slot, leaving
 
     def restore(self, states: Iterable[bytes]) -> None:
         """Remember what was kept before a restart."""

@@ -222,12 +222,23 @@ def test_kept_pages_restore_exactly_the_ids_that_memory_holds(batches: list[list
     seen, kept = SeenIds(remember, pages=8), dict[str, bytes]()
     for batch in batches:
         fresh = list(dict.fromkeys(str(number) for number in batch if str(number) not in seen))
-        kept |= seen.add(fresh)
+        kept |= seen.page(fresh)
+        seen.add(fresh)
 
     restored = SeenIds(remember, pages=8)
     restored.restore(kept.values())
 
     assert all((str(number) in restored) == (str(number) in seen) for number in range(501))
+
+
+def test_ids_count_as_seen_only_once_they_are_on_disk() -> None:
+    seen = SeenIds(remember=10)
+
+    states = seen.page(["a"])
+
+    assert list(states) == ["seen/0"]
+    assert "a" not in seen
+    assert seen.page(["a"]) == states
 
 
 @given(

@@ -141,6 +141,28 @@ def test_what_is_not_on_disk_is_not_acknowledged_and_comes_again(make: Make, mon
     assert gateway.scored() == ["m1"]
 
 
+def test_a_reading_whose_batch_failed_is_no_repeat_when_it_comes_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = make()
+    gateway.send(0)
+    gateway.run()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("not foreseen")
+
+    monkeypatch.setattr(gateway.links, "put", fail)
+    gateway.send(1)
+    with pytest.raises(RuntimeError):
+        gateway.run()
+    monkeypatch.undo()
+    gateway._local_client.redeliver()
+    gateway.run()
+
+    assert gateway.scored() == ["m1"]
+    assert gateway.inference.counts.repeats == 0
+
+
 def test_a_late_reading_is_acknowledged_and_not_scored(make: Make) -> None:
     gateway = make(max_batch=1)
 
