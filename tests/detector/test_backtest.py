@@ -12,7 +12,7 @@ from tests.detector.histories import SNS, histories, models
 from wheeltapper.detector.action import Message
 from wheeltapper.detector.backtest import Report, Runner, compare, make_runner
 from wheeltapper.detector.backtest_columns import ColumnRunner
-from wheeltapper.detector.columns import Batch, column_of
+from wheeltapper.detector.columns import Batch, Column
 from wheeltapper.detector.values import UNDEFINED
 
 
@@ -63,8 +63,28 @@ def _heartbeat() -> dict:
 
 def _batch(rows: list[tuple[int, dict[str, Any]]]) -> Batch:
     names = dict.fromkeys(name for _, payload in rows for name in payload)
-    columns = {(name,): column_of([payload.get(name, UNDEFINED) for _, payload in rows]) for name in names}
+    columns = {(name,): _column([payload.get(name, UNDEFINED) for _, payload in rows]) for name in names}
     return Batch("I", np.asarray([time_ms for time_ms, _ in rows], dtype=np.int64), columns)
+
+
+def _column(cells: list[Any]) -> Column:
+    """The kind of column that a file's reader would make of these values; UNDEFINED and None are missing."""
+    missing = np.asarray([cell is UNDEFINED or cell is None for cell in cells], dtype=bool)
+    kinds = {type(cell) for cell, absent in zip(cells, missing.tolist(), strict=True) if not absent}
+    mask = missing if missing.any() else None
+    if kinds == {str}:
+        places: dict[str, int] = {}
+        codes = [
+            -1 if absent else places.setdefault(cell, len(places)) for cell, absent in zip(cells, missing, strict=True)
+        ]
+        return Column("text", np.asarray(codes, dtype=np.int32), mask, tuple(places))
+    for kind, name, dtype in ((int, "integer", np.int64), (float, "decimal", np.float64), (bool, "boolean", np.bool_)):
+        if kinds == {kind}:
+            filled = [kind() if absent else cell for cell, absent in zip(cells, missing, strict=True)]
+            return Column(name, np.asarray(filled, dtype=dtype), mask)  # type: ignore[arg-type]
+    data = np.empty(len(cells), dtype=object)
+    data[:] = [UNDEFINED if absent else cell for cell, absent in zip(cells, missing, strict=True)]
+    return Column("object", data, mask)
 
 
 def _by_rows(body: dict, rows: list[tuple[int, dict[str, Any]]]) -> Report:

@@ -349,28 +349,3 @@ def payload_of(columns: Sequence[tuple[Path, list[Any]]], row: int) -> dict[str,
         else:
             inner[path[-1]] = value
     return payload
-
-
-def column_of(cells: Sequence[Any]) -> Column:
-    """
-    A column from the engine's values; UNDEFINED and None are missing.
-
-    >>> column_of([1, 2]).kind, column_of([1, 2.5]).kind, column_of(["a", UNDEFINED]).texts
-    ('integer', 'object', ('a',))
-    """
-    missing = np.asarray([cell is UNDEFINED or cell is None for cell in cells], dtype=bool)
-    kinds = {type(cell) for cell, absent in zip(cells, missing.tolist(), strict=True) if not absent}
-    mask = missing if missing.any() else None
-    if kinds == {str}:
-        places: dict[str, int] = {}
-        codes = [
-            -1 if absent else places.setdefault(cell, len(places)) for cell, absent in zip(cells, missing, strict=True)
-        ]
-        return Column("text", np.asarray(codes, dtype=np.int32), mask, tuple(places))
-    for kind, name, dtype in ((int, "integer", np.int64), (float, "decimal", np.float64), (bool, "boolean", np.bool_)):
-        if kinds == {kind}:
-            filled = [kind() if absent else cell for cell, absent in zip(cells, missing, strict=True)]
-            return Column(name, np.asarray(filled, dtype=dtype), mask)  # type: ignore[arg-type]
-    data = np.empty(len(cells), dtype=object)
-    data[:] = [UNDEFINED if absent else cell for cell, absent in zip(cells, missing, strict=True)]
-    return Column("object", data, mask)

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from wheeltapper.detector.action import Action, Message, Outcome, Trigger
 from wheeltapper.detector.alarm import Alarm
 from wheeltapper.detector.engine import Engine
-from wheeltapper.detector.expression import Literal, Unary, parse, show
+from wheeltapper.detector.expression import Literal, Unary, parse
 from wheeltapper.detector.instance import Detector
 from wheeltapper.detector.interpreter import Pass
 from wheeltapper.detector.model import AlarmModel, read_model
@@ -462,15 +462,3 @@ def value_of(text: str, what: str) -> Operand:
         case Unary("-", Literal(value)) if negate(value) is not UNDEFINED:
             return negate(value)
     raise DefinitionError(f'{text[:60]!r} is not a number, true, false or a string in quotes such as "text"', path=what)
-
-
-def text_of_value(value: Any) -> str:
-    """
-    The other way round: how the wire of detectors writes a value.
-
-    >>> text_of_value("01"), text_of_value(30.0), text_of_value(False), text_of_value(-3)
-    ('"01"', '30.0', 'false', '-3')
-    """
-    if isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
-        return show(Unary("-", Literal(-value)))
-    return show(Literal(value))
