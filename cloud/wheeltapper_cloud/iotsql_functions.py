@@ -29,8 +29,16 @@ from wheeltapper_cloud.iotsql_values import (
     whole,
 )
 
-JSON: Final = msgspec.json.Decoder(float_hook=lambda text: whole(float(text)))
-"""Reads JSON as SQL version 2016-03-23 does: 10.0 is the Int 10."""
+
+def _json_number(text: str) -> Any:
+    number = whole(float(text))
+    if number is UNDEFINED:
+        raise ValueError(f"{text} is out of range")
+    return number
+
+
+JSON: Final = msgspec.json.Decoder(float_hook=_json_number)
+"""Reads JSON as SQL version 2016-03-23 does: 10.0 is the Int 10. Raises MsgspecError, ValueError, RecursionError."""
 
 _SCHEME: Final = "base64"
 _ENRICH: Final = "enrichArray"
@@ -124,7 +132,7 @@ def _decode(value: Any, scheme: Any) -> Any:
         return None
     try:
         return JSON.decode(text)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return text
 
 

@@ -139,7 +139,7 @@ class Rule:
     def _document(self, topic: str, payload: bytes) -> Any:
         try:
             return JSON.decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, ValueError) as error:
             if self._select is not None and self._select.any_bytes:
                 return UNDEFINED
             raise MessageError(f"{topic}: not JSON: {error}") from error

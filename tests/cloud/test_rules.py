@@ -111,3 +111,11 @@ def test_bytes_that_are_not_json_pass_where_nothing_looks_into_them():
     assert json.loads(message.payload) == {"data": "/wA="}
     with pytest.raises(MessageError, match="not JSON"):
         strict.read("a", b"\xff\x00", 0)
+
+
+@pytest.mark.parametrize("payload", [b'{"t": 1e999}', b'{"t": [-1e999]}', b'{"t": ' + b"[" * 5000, b"\xff"])
+def test_numbers_out_of_range_and_endless_nesting_are_malformed(payload):
+    rule = Rule(RuleSettings(sql="SELECT *, topic(1) AS line FROM 'a'", input="I"))
+
+    with pytest.raises(MessageError):
+        rule.read("a", payload, 0)
