@@ -14,6 +14,7 @@ _COUNTERS = {
     "accepted": "messages accepted for an input",
     "repeated": "messages ignored because their id came before",
     "refused": "messages refused",
+    "failed": "messages that the engine broke on; the log says why",
     "dropped": "messages that reached no detector for want of a valid key",
 }
 _GAUGES = {

@@ -8,20 +8,17 @@ that is written there. So what a restart decides is what was decided.
 import logging
 import uuid
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from wheeltapper.detector import runtime
 from wheeltapper.detector.settings import DEFAULTS, EngineSettings
-from wheeltapper.errors import DefinitionError, UnavailableError
+from wheeltapper.errors import UnavailableError
 from wheeltapper.journal import Journal, Row
 from wheeltapper.judge import rows
+from wheeltapper.judge.applier import Applier, surviving
 from wheeltapper.judge.ledger import Ledger, read_action, write_audit
-from wheeltapper.judge.models import Models
-from wheeltapper.judge.news import News, Payload, Reporter
 from wheeltapper.judge.recent import RecentIds
 from wheeltapper.judge.settings import JudgeSettings
 from wheeltapper.judge.snapshots import Base, Snapshots
@@ -66,7 +63,6 @@ class Counters(msgspec.Struct):
     accepted: int = 0
     repeated: int = 0
     refused: int = 0
-    failed: int = 0
     last_commit_ms: int = 0
     writable: bool = True
 
@@ -95,28 +91,21 @@ class Core:
         emit: Callable[[list[Action]], None],
         engine: EngineSettings = DEFAULTS,
     ) -> None:
-        self.settings = self._settings = settings
+        self._settings = settings
         self._emit = emit
         self.journal = Journal(path, synchronous=settings.synchronous, max_page_count=settings.max_page_count)
         self.counters = Counters()
-        self.ledger = Ledger()
         with self.journal.transaction() as connection:
             Ledger.prepare(connection)
             Snapshots.prepare(connection)
-            self._journal_id = self._identify()
+            journal_id = self._identify()
         self.snapshots = Snapshots(self.journal)
-        self.shard = runtime.Shard(msgspec.structs.replace(engine, dedup_window_s=0.0), track=True)
-        self.models = Models(self.shard, settings)
-        self._reporter = Reporter(settings, self._journal_id, self.shard.export)
+        self.applier = Applier(settings, journal_id, engine)
+        self.ledger, self.shard, self.models = self.applier.ledger, self.applier.shard, self.applier.models
         self._recent = RecentIds(settings.dedup_window_s * 1000)
         self._decode = msgspec.json.Decoder(dict[str, Any]).decode
-        self._now_ms = 0
-        self._engine_ms = 0
-        self._arrived_ms = 0
         self._last_round_ms = 0
-        self._emitted: list[Action] = []
-        self._saved_at: dict[tuple[str, str], int] = {}
-        self.on_trace: Callable[[runtime.Outcome], None] | None = None
+        self._left: list[Action] = []
 
     def _identify(self) -> str:
         stored = self.journal.meta("id")
@@ -130,28 +119,26 @@ class Core:
     def recover(self, now_ms: int) -> None:
         """Load the last snapshot, replay what follows it, fire what fell due meanwhile."""
         self.ledger.load(self.journal.connection)
-        base = self.snapshots.base
-        self._now_ms = self._arrived_ms = base.now_ms
-        self._engine_ms = base.engine_ms
-        self.models.declare(base.inputs)
-        for deployment in base.deployments:
-            self._survive(partial(self.models.load, deployment))
+        base, applier = self.snapshots.base, self.applier
+        applier.begin(base)
         later: dict[int, list[tuple[str, str, bytes | None]]] = {}
         for model, key, position, state in self.snapshots.saved():
             if position <= base.position:
-                self._place(model, key, state)
+                applier.place(model, key, state)
             else:
                 later.setdefault(position, []).append((model, key, state))
-                self._saved_at[model, key] = position
+                applier.saved_at[model, key] = position
         self.shard.take_touched()
         replayed = 0
         for row in self.journal.rows(base.position):
-            self._survive(partial(self._apply, row))
+            with surviving():
+                applier.apply(row)
             replayed += 1
             for model, key, state in later.pop(row.position, ()):
-                self._place(model, key, state)
-            self._flush_early()
-        self._saved_at.clear()
+                applier.place(model, key, state)
+            if self.ledger.waiting > _MOST_WAITING:
+                self._keep_pending()
+        applier.saved_at.clear()
         self._recall_ids()
         self._last_round_ms = now_ms
         log.info("judge: %d detectors stand, %d journal rows replayed", self.models.count(), replayed)
@@ -159,45 +146,26 @@ class Core:
             self._fire(now_ms, late=True)
         except UnavailableError as error:
             log.warning("judge: timers that fell due meanwhile wait: %s", error)
-        self._flush_early(at_most=0)
-        self._emitted = self._unknown(self._emitted)
+        self._keep_pending()
         self.ledger.load(self.journal.connection)
 
-    def _flush_early(self, at_most: int = _MOST_WAITING) -> None:
-        """Keep what a replay makes again from filling the memory; what is in the table is found there."""
-        if self.ledger.waiting > at_most:
-            self.flush()
-            if not self.ledger.waiting:
-                self._emitted.clear()
+    def _keep_pending(self) -> None:
+        """Have what a replay brought up again found in the table, where what is known stands as well."""
+        self.flush()
+        emitted = self.applier.take_emitted()
+        if self.ledger.waiting:
+            known = self.journal.connection
+            self._left += [action for action in emitted if read_action(known, action.id) is None]
 
     def pending(self) -> list[Action]:
         """After ``recover``: actions that wait and that the full disk keeps out of the ledger's table."""
-        emitted, self._emitted = self._emitted, []
-        return emitted
-
-    def _unknown(self, actions: Sequence[Action]) -> list[Action]:
-        return [action for action in actions if read_action(self.journal.connection, action.id) is None]
-
-    def _place(self, model: str, key: str, state: bytes | None) -> None:
-        if self.models.get(model) is None:
-            return
-        if state is None:
-            self.shard.delete_detector(model, key)
-        else:
-            self._survive(partial(self.shard.insert, state))
-
-    @staticmethod
-    def _survive(act: Callable[[], object]) -> None:
-        """What an earlier release wrote and this one refuses must not keep everything else from starting."""
-        try:
-            act()
-        except DefinitionError as error:
-            log.error("judge: left out: %s", error)
+        left, self._left = self._left, []
+        return left
 
     def _recall_ids(self) -> None:
         if not self._settings.deduplicate:
             return
-        since = self._now_ms - self._settings.dedup_window_s * 1000
+        since = self.applier.now_ms - self._settings.dedup_window_s * 1000
         first = self.journal.first_since(since)
         for row in self.journal.rows(first - 1) if first is not None else ():
             if row.kind == rows.MESSAGES:
@@ -208,7 +176,7 @@ class Core:
 
     def accept(self, batches: Sequence[Batch], now_ms: int) -> None:
         """Journal and apply batches in order and call each one's ``done``; a full disk refuses them all."""
-        now_ms = max(now_ms, self._now_ms)
+        now_ms = max(now_ms, self.applier.now_ms)
         taken = _Taken([], [], set())
         refusals = [self._take(batch.messages, taken, now_ms) for batch in batches]
         if taken.messages:
@@ -221,7 +189,7 @@ class Core:
                 return
             self._recent.add(taken.fresh_ids, now_ms)
             self.counters.accepted += len(taken.messages)
-            self._apply_messages(row, taken.messages, taken.payloads)
+            self.applier.apply_messages(row, taken.messages, taken.payloads)
             self._tell()
         for batch, refused in zip(batches, refusals, strict=True):
             self.counters.refused += len(refused)
@@ -260,11 +228,11 @@ class Core:
             DefinitionError: a definition that is not valid; nothing was journaled.
             UnavailableError: the journal cannot be written; nothing has changed.
         """
-        now_ms = max(now_ms, self._now_ms)
+        now_ms = max(now_ms, self.applier.now_ms)
         if isinstance(command, rows.Deploy):
             self.models.check(command.deployment, migrate=command.migrate)
         row = self._append(now_ms, rows.KIND_OF[type(command)], rows.encode_command(command), audit)
-        refusals = self._apply_command(row, command)
+        refusals = self.applier.apply_command(row, command)
         self._tell()
         if isinstance(command, rows.Deploy | rows.Withdraw | rows.Inputs):
             self._checkpoint_all(None if isinstance(command, rows.Inputs) else command)
@@ -276,21 +244,19 @@ class Core:
         self._tell()
 
     def _fire(self, now_ms: int, *, late: bool) -> None:
-        due_ms = self.next_timer_ms()
+        due_ms = self.applier.next_timer_ms()
         if due_ms is None or due_ms > now_ms:
             return
-        command = rows.Timers(max(now_ms, self._engine_ms), late)
-        row = self._append(max(now_ms, self._now_ms), rows.TIMERS, rows.encode_command(command))
-        self._apply_command(row, command)
+        command = rows.Timers(max(now_ms, self.applier.engine_ms), late)
+        row = self._append(max(now_ms, self.applier.now_ms), rows.TIMERS, rows.encode_command(command))
+        self.applier.apply_command(row, command)
 
-    def next_timer_ms(self) -> float | None:
-        """When ``fire_timers`` should next be called, on the host's clock."""
-        due = self.shard.next_timer()
-        if due is None:
-            return None
-        if self._settings.clock == "arrival":
-            return due * 1000
-        return max(due * 1000, self._arrived_ms + self._settings.patience_s * 1000)
+    def _tell(self) -> None:
+        if emitted := self.applier.take_emitted():
+            try:
+                self._emit(emitted)
+            except Exception:
+                log.exception("judge: actions could not be handed on; they wait for the next start")
 
     # --- journal -----------------------------------------------------------------------------------------------------
 
@@ -360,8 +326,8 @@ class Core:
         self.snapshots.begin(
             Base(
                 self.journal.position,
-                self._now_ms,
-                self._engine_ms,
+                self.applier.now_ms,
+                self.applier.engine_ms,
                 dict(self.models.inputs),
                 self.models.deployments(),
             )
@@ -381,7 +347,7 @@ class Core:
                 self.snapshots.write(self.shard, limit)
                 keep = self._settings
                 self.journal.prune(
-                    before_ms=int(self._now_ms - keep.keep_days * _DAY_MS),
+                    before_ms=int(self.applier.now_ms - keep.keep_days * _DAY_MS),
                     keep_bytes=keep.keep_bytes,
                     up_to=self._prunable(),
                 )
@@ -395,170 +361,13 @@ class Core:
 
     def _prunable(self) -> int:
         """The last position that neither a restart nor the recognition of repeats needs."""
-        since = self._now_ms - self._settings.dedup_window_s * 1000
+        since = self.applier.now_ms - self._settings.dedup_window_s * 1000
         needed = self.journal.first_since(since) if self._settings.deduplicate else None
         limit = self.snapshots.base.position
         return limit if needed is None else min(limit, needed - 1)
-
-    # --- applying ----------------------------------------------------------------------------------------------------
-
-    def _apply(self, row: Row) -> None:
-        """Apply a row of the journal again."""
-        if row.kind == rows.MESSAGES:
-            messages = rows.decode_messages(row.entries)
-            self._apply_messages(row, messages, [self._decode(message.payload) for message in messages])
-        else:
-            self._apply_command(row, rows.decode_command(row.kind, row.entries))
-
-    def _apply_messages(self, row: Row, messages: Sequence[Message], payloads: Sequence[dict[str, Any]]) -> None:
-        self._now_ms = self._arrived_ms = row.now_ms
-        put, by_event = self.shard.put, self._settings.clock == "event"
-        engine_ms = self._engine_ms if by_event else max(row.now_ms, self._engine_ms)
-        sequence = row.position << _SEQUENCE_BITS
-        for message, payload in zip(messages, payloads, strict=True):
-            if by_event:
-                stamp = row.now_ms if message.time_ms is None else min(message.time_ms, row.now_ms)
-                engine_ms = max(engine_ms, stamp)
-            given = runtime.Message(message.input, payload, message.message_id, message.time_ms)
-            try:
-                outcomes = put(given, engine_ms / 1000, trace=self.on_trace is not None)
-            except Exception:
-                self.counters.failed += 1
-                log.exception("judge: message %r of input %s failed", message.message_id, message.input)
-                continue
-            if outcomes:
-                sequence = self._take_in(outcomes, payload, sequence, message)
-        self._engine_ms = engine_ms
-
-    def _take_in(
-        self,
-        outcomes: Sequence[runtime.Outcome],
-        payload: Payload | None,
-        sequence: int,
-        message: Message | None = None,
-    ) -> int:
-        """Turn outcomes into writes and actions; returns the next sequence number."""
-        for outcome in outcomes:
-            if self.on_trace is not None:
-                self.on_trace(outcome)
-            if outcome.trace is not None and _is_trace_only(outcome):
-                continue  # a replay, which traces nothing, must count alike
-            sequence += 1
-            for failure in outcome.failures:
-                log.warning("%s %s: %s", outcome.model, outcome.key, failure)
-            model = self.models.get(outcome.model)
-            if model is None:
-                continue
-            if self._saved_at.get((outcome.model, outcome.key), 0) >= sequence >> _SEQUENCE_BITS:
-                continue
-            self._record(
-                self._reporter.report(model, outcome, payload, sequence, message.hops if message else 0),
-                outcome,
-                sequence,
-            )
-        return sequence
-
-    def _record(self, news: News, outcome: runtime.Outcome, sequence: int) -> None:
-        if news.moved:
-            self.ledger.move_alarm(outcome.model, outcome.key, outcome.state, sequence)
-        if news.cleared:
-            self.ledger.clear_alarms(outcome.model, outcome.key, sequence, outcome.time_ms)
-        if news.raised is not None:
-            self.ledger.raise_alarm(news.raised)
-        for action in news.actions:
-            self.ledger.add_action(action, sequence >> _SEQUENCE_BITS)
-            self._emitted.append(action)
-
-    def _tell(self) -> None:
-        if self._emitted:
-            emitted, self._emitted = self._emitted, []
-            try:
-                self._emit(emitted)
-            except Exception:
-                log.exception("judge: actions could not be handed on; they wait for the next start")
-
-    def _apply_command(self, row: Row, command: rows.Command) -> list[Refusal]:
-        self._now_ms = row.now_ms
-        if self._settings.clock == "arrival":
-            self._engine_ms = max(self._engine_ms, row.now_ms)
-        sequence = row.position << _SEQUENCE_BITS
-        match command:
-            case rows.Timers(until_ms, late):
-                self._engine_ms = until_ms
-                self._take_in(
-                    self.shard.advance(until_ms / 1000, late=late, trace=self.on_trace is not None), None, sequence
-                )
-            case rows.Inputs(inputs):
-                self.models.declare(inputs)
-            case rows.Deploy(deployment, migrate):
-                self.models.load(deployment, migrate=migrate)
-                if not migrate:
-                    self.ledger.clear_alarms(deployment.name, None, sequence, row.now_ms)
-            case rows.Withdraw(name):
-                self.models.unload(name)
-                self.ledger.clear_alarms(name, None, sequence, row.now_ms)
-            case rows.Update(updates):
-                return self._each(updates, lambda update: self._update(update, sequence))
-            case rows.Delete(targets):
-                return self._each(targets, lambda target: self._delete(target, sequence))
-            case rows.Operate(operations):
-                return self._operate(operations, sequence)
-        return []
-
-    def _each(self, items: Sequence[Any], act: Callable[[Any], None]) -> list[Refusal]:
-        refused = []
-        for index, item in enumerate(items):
-            try:
-                act(item)
-            except LookupError as error:
-                refused.append(Refusal(index, "not found", str(error.args[0])))
-            except DefinitionError as error:
-                refused.append(Refusal(index, "invalid", str(error)))
-        return refused
-
-    def _update(self, update: Any, sequence: int) -> None:
-        if self.models.get(update.model) is None:
-            raise LookupError(f"detector model {update.model!r}: does not exist")
-        self.shard.update_detector(
-            update.model, update.key, update.state, update.variables, update.timers, self._engine_ms / 1000
-        )
-        self.snapshots.note([(update.model, update.key)])
-        self.ledger.clear_alarms(update.model, update.key, sequence, self._now_ms)
-
-    def _delete(self, target: tuple[str, str], sequence: int) -> None:
-        model, key = target
-        if not self.shard.delete_detector(model, key):
-            raise LookupError(f"detector {model}/{key}: does not exist")
-        self.snapshots.note([target])
-        self.ledger.clear_alarms(model, key, sequence, self._now_ms)
-
-    def _operate(self, operations: Sequence[Any], sequence: int) -> list[Refusal]:
-        numbers = iter(range(sequence, sequence + len(operations) + 1))
-
-        def operate(operation: Any) -> None:
-            number = next(numbers)
-            if self.shard.export(operation.model, operation.key) is None:
-                raise LookupError(f"alarm {operation.model}/{operation.key}: does not exist")
-            outcome = self.shard.operate_alarm(
-                operation.model, operation.key, operation.operation, self._engine_ms / 1000,
-                note=operation.note, snooze_s=operation.snooze_s or 0,
-            )  # fmt: skip
-            self.snapshots.note([(operation.model, operation.key)])
-            if operation.operation == "acknowledge":
-                self.ledger.acknowledge_alarms(
-                    operation.model, operation.key, operation.by, operation.note, number + 1, self._now_ms
-                )
-            self._take_in([outcome], None, number)
-
-        return self._each(operations, operate)
 
     def close(self) -> None:
         """Save everything and release the file."""
         self.checkpoint()
         self.flush()
         self.journal.close()
-
-
-def _is_trace_only(outcome: runtime.Outcome) -> bool:
-    """Whether there would be no outcome, had nobody asked for a trace."""
-    return not (outcome.created or outcome.event or outcome.condition or outcome.actions or outcome.failures)

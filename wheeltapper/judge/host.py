@@ -340,6 +340,7 @@ class Judge:
             accepted=counters.accepted,
             repeated=counters.repeated,
             refused=counters.refused,
+            failed=core.applier.failed,
             dropped=core.shard.without_key,
             applied_position=core.journal.position,
             snapshot_position=core.snapshots.base.position,
@@ -356,7 +357,7 @@ class Judge:
         """Have every pass traced and its outcome given to ``on_trace``, on the judge's thread; None ends it."""
 
         def set_watch(core: Core) -> None:
-            core.on_trace = on_trace
+            core.applier.on_trace = on_trace
 
         self._ask(set_watch)
 
@@ -399,7 +400,7 @@ class Judge:
         if core.snapshots.in_round:
             return 0.0
         idle_s = _LINGER_S if core.ledger.waiting else _IDLE_S
-        due_ms = core.next_timer_ms()
+        due_ms = core.applier.next_timer_ms()
         return idle_s if due_ms is None else min(max((due_ms - self._now()) / 1000, 0.0), idle_s)
 
     def _work(self, work: Work) -> None:

@@ -180,11 +180,12 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
-    """How the judge is doing, cheap enough for every scrape."""
+    """How the judge is doing, cheap enough for every scrape; ``failed`` are messages that the engine broke on."""
 
     accepted: int
     repeated: int
     refused: int
+    failed: int
     dropped: int
     applied_position: int
     snapshot_position: int
