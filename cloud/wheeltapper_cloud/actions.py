@@ -5,7 +5,7 @@ In this order: what the operator has mapped; ``iotEvents`` goes back into an inp
 everything else to the AWS account. Where none of these is there, nobody carries it out, and it is recorded so.
 """
 
-from fnmatch import fnmatchcase
+import re
 from typing import Any
 
 from wheeltapper.clock import Clock
@@ -17,6 +17,7 @@ from wheeltapper.transport import Transport
 from wheeltapper_cloud.actions_aws import AwsExecutor
 from wheeltapper_cloud.actions_local import CommandExecutor, EmailExecutor, FileExecutor, Mailer, WebhookExecutor
 from wheeltapper_cloud.actions_settings import (
+    ESCALATION,
     ActionSettings,
     ToBroker,
     ToCommand,
@@ -26,6 +27,11 @@ from wheeltapper_cloud.actions_settings import (
     ToWebhook,
 )
 from wheeltapper_cloud.notifications import NotificationExecutor
+
+_TYPES = (
+    *("sns", "sqs", "lambda", "firehose", "dynamoDB", "dynamoDBv2", "iotTopicPublish", "iotSiteWise", "iotEvents"),
+    ESCALATION,
+)
 
 
 class Router:
@@ -51,8 +57,9 @@ class Router:
         self._aws = AwsExecutor(settings.aws) if settings.aws is not None else None
         self._mailer = Mailer(settings.smtp) if settings.smtp is not None else None
         self._inputs = InputExecutor(judge, hop_limit)
-        self._mapped = [(mapping.type, mapping.target, self._make(mapping)) for mapping in settings.map]
-        self._notifications = NotificationExecutor(settings.notifications, self, self._aws, self._mailer)
+        self._mapped = [(_type_of(mapping), _pattern(mapping.target), self._make(mapping)) for mapping in settings.map]
+        self._check_escalation()
+        self._notifications = NotificationExecutor(settings.notifications, self, judge, self._aws, self._mailer)
 
     def __call__(self, action: Action) -> Executor | None:
         if action.type == "publish":
@@ -64,7 +71,7 @@ class Router:
     def executor_of(self, action_type: str, target: str) -> Executor | None:
         """Who carries out an action of a definition; None where nobody does."""
         for wanted_type, pattern, executor in self._mapped:
-            if wanted_type in ("", action_type) and fnmatchcase(target, pattern):
+            if wanted_type in ("", action_type) and pattern.fullmatch(target):
                 return executor
         if action_type == "iotEvents":
             return self._inputs
@@ -73,6 +80,25 @@ class Router:
         if self._aws is not None and self._aws.carries_out(action_type):
             return self._aws
         return None
+
+    def escalation_of(self, model: str) -> Executor | None:
+        """Who is told that nobody acknowledges an alarm of a model; None where only addresses are."""
+        for wanted_type, pattern, executor in self._mapped:
+            if wanted_type == ESCALATION and pattern.fullmatch(model):
+                return executor
+        return None
+
+    def _check_escalation(self) -> None:
+        told = self._settings.notifications
+        if (
+            told.escalate_after_s
+            and not told.escalate_to
+            and not any(kind == ESCALATION for kind, _, _ in self._mapped)
+        ):
+            raise SettingsError(
+                "actions.notifications.escalate_after_s: there is nobody to escalate to; add escalate_to, or an"
+                f' actions.map of type = "{ESCALATION}"'
+            )
 
     def _make(self, mapping: Any) -> Executor:
         match mapping:
@@ -98,3 +124,15 @@ class Router:
             case ToInput(input=name):
                 return InputExecutor(self._judge, self._hop_limit, name)
         raise SettingsError(f"actions.map {mapping!r}: unknown")
+
+
+def _type_of(mapping: Any) -> str:
+    kind: str = mapping.type
+    if kind and kind not in _TYPES:
+        raise SettingsError(f"actions.map type {kind!r}: must be one of {', '.join(_TYPES)}")
+    return kind
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    """A pattern in which only ``*`` and ``?`` are special: names hold brackets of their own."""
+    return re.compile(re.escape(text).replace(r"\*", ".*").replace(r"\?", "."), re.DOTALL)

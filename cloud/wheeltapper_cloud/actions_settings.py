@@ -7,6 +7,9 @@ import msgspec
 
 from wheeltapper.judge.delivery import DeliverySettings
 
+# The type of a mapping for what nobody has acknowledged in time; its target is the model's name.
+ESCALATION = "escalation"
+
 
 class AwsAccount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
@@ -29,7 +32,7 @@ class _Mapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     Attributes:
         target: an ARN, URL, topic, table or input name, or a pattern with ``*`` and ``?``.
-        type: only actions of this type; empty is any.
+        type: only actions of this type; empty is any but ``escalation``.
     """
 
     target: str = "*"
@@ -43,11 +46,19 @@ class ToBroker(_Mapping, frozen=True, kw_only=True, tag="mqtt"):
 
 
 class ToWebhook(_Mapping, frozen=True, kw_only=True, tag="webhook"):
-    """POST the payload, signed with HMAC-SHA256 by the secret in a file; https, or http on loopback."""
+    """
+    POST the payload, signed with HMAC-SHA256 by the secret in a file; https, or http on loopback.
+
+    Attributes:
+        secret_file: at least 16 characters, mode 0600.
+        timeout_s: how long connecting may take, and then the conversation.
+        ca: certificate of the authority that the server is verified by; else those that the system trusts.
+    """
 
     url: str
     secret_file: Path
     timeout_s: float = 10.0
+    ca: Path | None = None
 
 
 class ToEmail(_Mapping, frozen=True, kw_only=True, tag="email"):
@@ -80,13 +91,20 @@ Mapping = ToBroker | ToWebhook | ToEmail | ToFile | ToCommand | ToInput
 
 
 class SmtpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The server that takes e-mail; ``starttls`` unless it is on loopback."""
+    """
+    The server that takes e-mail; ``none`` is for loopback only.
+
+    Attributes:
+        password_file: mode 0600; goes together with ``username``.
+        ca: certificate of the authority that the server is verified by; else those that the system trusts.
+    """
 
     host: str = "127.0.0.1"
     port: int = 587
     security: Literal["starttls", "tls", "none"] = "starttls"
     username: str = ""
     password_file: Path | None = None
+    ca: Path | None = None
     timeout_s: float = 15.0
 
 
@@ -105,14 +123,15 @@ class NotificationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
         sender: from whom e-mail comes where an alarm model does not say.
         escalate_after_s: an open alarm that nobody has acknowledged after the first of these is told to ``escalate_to``,
             again when the second has passed after that, and so on.
-        escalate_to: e-mail addresses, or phone numbers that begin with ``+``.
-        people: identity-store user id, as alarm models name recipients → e-mail address or phone number.
+        escalate_to: e-mail addresses, phone numbers that begin with ``+``, or people; none where a mapping of type
+            ``escalation`` stands in.
+        people: identity-store user id, as alarm models name recipients → e-mail address, phone number, or both.
     """
 
     sender: str = "wheeltapper@localhost"
     escalate_after_s: list[float] = []
     escalate_to: list[str] = []
-    people: dict[str, str] = {}
+    people: dict[str, str | list[str]] = {}
 
 
 class ActionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
