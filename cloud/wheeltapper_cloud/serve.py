@@ -92,7 +92,7 @@ class Companion:
         self._deployer = Deployer(self._account, operations, methods)
         self._metrics = Metrics(self.judge.statistics)
         self._operators = OperationsApi(self.judge, guard)
-        self._endpoint = Endpoint(operations, methods, guard, self._metrics, clock, settings.server.body_limit)
+        self._endpoint = Endpoint(operations, methods, guard, self._metrics, clock, settings.server)
 
     def start(self) -> None:
         """

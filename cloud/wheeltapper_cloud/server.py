@@ -21,10 +21,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wheeltapper.clock import Clock
+from wheeltapper.errors import UnavailableError
 from wheeltapper_cloud.guard import Guard
 from wheeltapper_cloud.iotevents import AsyncHandler, Handler, service_error
 from wheeltapper_cloud.iotevents_account import Call
 from wheeltapper_cloud.metrics import CONTENT_TYPE, Metrics
+from wheeltapper_cloud.settings import ServerSettings
 from wheeltapper_cloud.signature import SignedRequest
 from wheeltapper_cloud.wire import Operation, Operations, ServiceError
 
@@ -44,13 +46,14 @@ class Endpoint:
         guard: Guard,
         metrics: Metrics,
         clock: Clock,
-        body_limit: int,
+        settings: ServerSettings,
     ) -> None:
         self._operations = operations
         self._guard = guard
         self._metrics = metrics
         self._clock = clock
-        self._body_limit = body_limit
+        self._body_limit = settings.body_limit
+        self._timeout_s = settings.timeout_s
         self._process_id = str(uuid.uuid4())[:24].encode()
         self._numbers = itertools.count(1)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="operation")
@@ -95,7 +98,11 @@ class Endpoint:
         by = self._guard.admit(signed, operation.service)
         request = operation.read(labels, query, body)
         call = Call(request=request, by=by, migrate=_wants_migration(scope))
-        return operation.write(await self._answers[operation.name](call))
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return operation.write(await self._answers[operation.name](call))
+        except TimeoutError as error:
+            raise UnavailableError("judge: did not answer in time; send the request again") from error
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         for name, value in scope["headers"]:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,26 @@ def test_a_body_that_does_not_say_its_length_is_measured(tmp_path):
         answer = caller.recv(65536)
 
     assert answer.startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize(
+    ("method", "uri", "body"),
+    [
+        ("POST", "/inputs/messages", {"messages": [{"messageId": "1", "inputName": "In", "payload": "e30="}]}),
+        ("POST", "/inputs", {"inputName": "In", "inputDefinition": {"attributes": [{"jsonPath": "v"}]}}),
+    ],
+)
+def test_who_waits_too_long_for_the_judge_is_told_to_come_again(tmp_path, method, uri, body):
+    busy = threading.Event()
+    with serving(tmp_path, CloudSettings(server=ServerSettings(timeout_s=0.2))) as cloud:
+        holder = threading.Thread(target=cloud.companion.judge._ask, args=(lambda core: busy.wait(20),))
+        holder.start()
+        status, answer, headers = cloud.call(method, uri, body)
+        busy.set()
+        holder.join()
+
+    assert (status, headers["x-amzn-errortype"]) == (503, "ServiceUnavailableException")
+    assert "in time" in answer["message"]
 
 
 def test_a_request_whose_sender_leaves_is_not_carried_out(tmp_path):
