@@ -90,6 +90,14 @@ class LearningForest:
         else:
             states.pop(thing, None)
 
+    def pause(self, thing: str, states: dict[str, Any]) -> None:
+        """Begin the machine's window anew; what was learnt stays, in either form."""
+        state = states.get(thing)
+        if isinstance(state, ForestWatch):
+            state.new_stretch()
+        else:
+            self._session.pause(thing, states)
+
     def pack(self, state: Any) -> bytes:
         """The window, the run of anomalies and the cutoff."""
         if isinstance(state, ForestWatch):

@@ -1,6 +1,6 @@
 """Scores a table with a forest that goes on learning as it scores, from where its training stopped."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,9 @@ def read_stream(card: Card, model: Path) -> bytes | None:
     return path.read_bytes() if card.kind == "forest" and path.is_file() else None
 
 
-def stream_judge(stream: bytes, rows: Floats, units: Sequence[Ints]) -> tuple[Floats, Ints, Floats]:
+def stream_judge(
+    stream: bytes, rows: Floats, units: Sequence[Ints], starts: Collection[int] = ()
+) -> tuple[Floats, Ints, Floats]:
     """
     Judge each row by the rows before it; every unit has a forest of its own.
 
@@ -27,6 +29,7 @@ def stream_judge(stream: bytes, rows: Floats, units: Sequence[Ints]) -> tuple[Fl
         stream: what ``read_stream`` gave.
         rows: shape (T, S), NaN where missing.
         units: the places of each unit's rows.
+        starts: rows that begin a new window.
 
     Returns:
         Score, anomaly and contributions of the rows, shapes (T,), (T,) and (T, S).
@@ -38,6 +41,8 @@ def stream_judge(stream: bytes, rows: Floats, units: Sequence[Ints]) -> tuple[Fl
         watch = ForestWatch.from_bytes(stream)
         watch.new_stretch()
         for place in unit.tolist():
+            if place in starts:
+                watch.new_stretch()
             verdict = watch.step(rows[place])
             score[place], anomaly[place], shares[place] = verdict.score, verdict.anomaly, verdict.contributions
     return score, anomaly, shares

@@ -1,6 +1,6 @@
 """What a model says of every row of a table, in order; rows of different units are judged in one call."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import msgspec
@@ -11,7 +11,8 @@ from wheeltapper.errors import DataError
 from wheeltapper_models.card import CLOCK_INPUTS, HOUR, WEEKDAY, Card
 from wheeltapper_models.data import Table, read_table
 from wheeltapper_models.forest_score import alerts_of, stream_judge
-from wheeltapper_models.resample import resample
+from wheeltapper_models.pace import Pace, pace_of
+from wheeltapper_models.resample import NOWHERE, gather, lay
 from wheeltapper_models.session import Floats, Session
 
 _BATCH = 4096
@@ -58,7 +59,7 @@ def read_for(card: Card, path: str, *, time_column: str = "") -> Table:
 
 def score_table(session: Session, table: Table, *, unit_column: str = "", stream: bytes | None = None) -> Scores:
     """
-    Judge every row.
+    Judge every row, or of a recording that is faster than the model was taught every row at the model's pace.
 
     Args:
         table: rows in time order, with the model's columns.
@@ -66,19 +67,66 @@ def score_table(session: Session, table: Table, *, unit_column: str = "", stream
         stream: the state of a forest that is to go on learning as it judges.
 
     Raises:
-        DataError: a column that the model reads is not there.
+        DataError: a column that the model reads is not there, or the recording is slower than the model's pace.
     """
     card = session.card
-    rate = card.settings.get("rate", "")
-    table, places = resample(table, rate) if rate else (table, np.arange(len(table)))
-    rows = encode_rows(card, table)
     units = _units(table, unit_column or _trained_by(card, table))
-    score, anomaly, shares = stream_judge(stream, rows, units) if stream else _judge(session, rows, units)
+    rows, places, windows = _at_pace(card, table, units)
+    flat = [window for unit in windows for window in unit]
+    whole = [np.concatenate(unit) for unit in windows if unit]
+    starts = {int(window[0]) for unit in windows for window in unit[1:]}
+    if stream:
+        score, anomaly, shares = stream_judge(stream, rows, whole, starts)
+    else:
+        score, anomaly, shares = _judge(session, rows, whole, starts)
     if card.kind == "forecast":
-        score, anomaly = _at_target(score, units), np.zeros_like(anomaly)
-    alert = alerts_of(anomaly, units, int(card.settings.get("run", 1))) if card.kind == "forest" else None
-    time = table.time_text or [""] * len(table)
-    return Scores(card, places + table.first_row, time, score, anomaly, shares, alert)
+        score, anomaly = _at_target(score, flat), np.zeros_like(anomaly)
+    alert = alerts_of(anomaly, flat, int(card.settings.get("run", 1))) if card.kind == "forest" else None
+    told = np.argsort(places, kind="stable")
+    told = told[places[told] != NOWHERE]
+    places = places[told]
+    time = [table.time_text[place] for place in places] if table.time_text else [""] * len(places)
+    alert = None if alert is None else alert[told]
+    return Scores(card, places + table.first_row, time, score[told], anomaly[told], shares[told], alert)
+
+
+def _at_pace(
+    card: Card, table: Table, units: list[NDArray[np.int64]]
+) -> tuple[Floats, NDArray[np.int64], list[list[NDArray[np.int64]]]]:
+    """
+    The rows to judge.
+
+    Returns:
+        The rows, the place in the table of the reading that completed each (``NOWHERE``: of none), and each unit's windows
+        as places in the rows.
+    """
+    readings = _encode(card, table)
+    pace = pace_of(card)
+    if pace is None or table.time_ms is None:
+        return readings.astype(np.float32), np.arange(len(table)), [[unit] for unit in units]
+    as_last = np.array([bool(item.categories) or item.name in CLOCK_INPUTS for item in card.inputs])
+    sensors = np.array([item.name not in CLOCK_INPUTS for item in card.inputs])
+    rows: list[NDArray[np.float64]] = []
+    places: list[NDArray[np.int64]] = []
+    windows: list[list[NDArray[np.int64]]] = []
+    slow = known = 0
+    for unit in units:
+        laid = lay(table.time_ms[unit], ~np.isnan(readings[unit][:, sensors]), pace)
+        windows.append([window + known for window in laid.stretches()])
+        rows.append(gather(readings[unit], laid, pace, as_last=as_last))
+        places.append(np.where(laid.places == NOWHERE, NOWHERE, unit[laid.places]))
+        slow, known = slow + laid.slow, known + len(laid.places)
+    if 2 * slow > len(table):
+        raise DataError(_too_slow(card, table, pace))
+    return np.concatenate(rows).astype(np.float32), np.concatenate(places), windows
+
+
+def _too_slow(card: Card, table: Table, pace: Pace) -> str:
+    usual = 0.0 if table.time_ms is None else float(np.median(np.diff(table.time_ms))) / 1000
+    return (
+        f"{table.source}: its rows are usually {usual:g} s apart, and {card.name} judges one every "
+        f"{pace.period_ms / 1000:g} s: give it faster rows, or train a model on rows like these"
+    )
 
 
 def _trained_by(card: Card, table: Table) -> str:
@@ -93,6 +141,10 @@ def encode_rows(card: Card, table: Table) -> Floats:
     Raises:
         DataError: a column is missing; lists all that are.
     """
+    return _encode(card, table).astype(np.float32)
+
+
+def _encode(card: Card, table: Table) -> NDArray[np.float64]:
     if missing := [name for name in card.sensors if name not in (*table.names, *table.text, *CLOCK_INPUTS)]:
         raise DataError(
             f"{table.source}: the model {card.name} reads {', '.join(map(repr, missing))}, which is not there"
@@ -107,7 +159,7 @@ def encode_rows(card: Card, table: Table) -> Floats:
             columns.append(np.array([known.get(cell.strip(), np.nan) for cell in cells]))
         else:
             columns.append(table.column(item.name))
-    return np.stack(columns, axis=1).astype(np.float32)
+    return np.stack(columns, axis=1).astype(np.float64)
 
 
 def json_lines(scores: Scores) -> Iterator[bytes]:
@@ -130,11 +182,17 @@ def json_lines(scores: Scores) -> Iterator[bytes]:
         yield encode(found)
 
 
-def _judge(session: Session, rows: Floats, units: list[NDArray[np.int64]]) -> tuple[Floats, NDArray[np.int64], Floats]:
+def _judge(
+    session: Session, rows: Floats, units: list[NDArray[np.int64]], starts: Collection[int]
+) -> tuple[Floats, NDArray[np.int64], Floats]:
+    """Score, yes or no, and contributions of each row; the ``starts`` come after a pause."""
     score = np.full(len(rows), np.nan, dtype=np.float32)
     anomaly = np.zeros(len(rows), dtype=np.int64)
     shares = np.zeros(rows.shape, dtype=np.float32)
     for batch, states in _batches(session, len(rows), units):
+        if starts and session.card.state_size:
+            batch_places = range(batch.start, batch.stop) if isinstance(batch, slice) else batch.tolist()
+            states[[place in starts for place in batch_places], session.void] = 0.0
         found = session.step(rows[batch], states)
         states[:] = found.states
         score[batch], anomaly[batch], shares[batch] = found.score, found.anomaly, found.contributions

@@ -50,6 +50,9 @@ class Served(Protocol):
     def restart(self, thing: str, states: dict[str, Any]) -> None:
         """The machine's next row begins a new window."""
 
+    def pause(self, thing: str, states: dict[str, Any]) -> None:
+        """A pause came before the machine's next row: no row before it speaks any more, what they said stands."""
+
     def pack(self, state: Any) -> bytes:
         """What changes with every row, small enough to be kept with every row."""
 

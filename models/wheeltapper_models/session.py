@@ -23,6 +23,7 @@ from wheeltapper.errors import ModelError
 from wheeltapper_models.card import CLOCK_INPUTS, HOUR, WEEKDAY, Card, model_paths, read_card
 from wheeltapper_models.forest_watch import ForestWatch
 from wheeltapper_models.header import read_header
+from wheeltapper_models.pace import forgotten
 from wheeltapper_models.serving import Judged, SensorRow
 
 Floats = NDArray[np.float32]
@@ -64,6 +65,7 @@ class Session:
         """
         self.card = card
         self.sensors = card.sensors
+        self.void = forgotten(card)
         self._where = where
         header = read_header(model, where)
         if card.sha256 and hashlib.sha256(model).hexdigest() != card.sha256:
@@ -182,6 +184,11 @@ class Session:
     def restart(self, thing: str, states: dict[str, Any]) -> None:
         """Drop a machine's state: its next row is its first."""
         states.pop(thing, None)
+
+    def pause(self, thing: str, states: dict[str, Any]) -> None:
+        """Drop the rows before a pause from a machine's state."""
+        if thing in states:
+            states[thing][self.void] = 0.0
 
     def pack(self, state: Any) -> bytes:
         """A machine's state as bytes."""

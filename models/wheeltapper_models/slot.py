@@ -153,6 +153,13 @@ class Slot:
             if self._last.pop(thing, None) is not None:
                 self._counts[thing] += self._kept_rows + 1
 
+    def pause(self, thing: str) -> None:
+        """A pause came before a machine's next row: no row before it speaks any more, what they said stands."""
+        with self._lock:
+            self._session.pause(thing, self._states)
+            if self._last.pop(thing, None) is not None:
+                self._counts[thing] += self._kept_rows + 1
+
     def _warmed(self, session: Served) -> tuple[dict[str, Any], dict[str, int]]:
         """States after the rows kept now, worked out while rows go on being judged, and how far they reach."""
         states: dict[str, Any] = {}

@@ -9,16 +9,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from wheeltapper.errors import DataError
+from wheeltapper.errors import DataError, SettingsError
 from wheeltapper_models.conditions import parse_condition
 from wheeltapper_models.data import Table, read_table
 from wheeltapper_models.kinds import Options, Trained, kind_named
 from wheeltapper_models.labels import labelled_rows, read_ranges
+from wheeltapper_models.pace import GAP, Pace
 from wheeltapper_models.resample import resample
 from wheeltapper_models.times import read_duration_ms, read_time
 
 HEALTHY = frozenset({"", "0", "normal", "none", "ok", "healthy", "good", "false", "no", "nan", "null"})
-GAP = 10  # usual steps between rows: after a longer one a new stretch begins
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,12 +64,15 @@ def train(request: Request) -> Trained:
 
 def train_tables(request: Request, tables: Sequence[Table]) -> Trained:
     """Prepare and fit tables that are read already."""
+    if request.rate and request.kind == "failure":
+        raise SettingsError("--rate: a failure model learns from rows as they are; leave it out")
     prepared = [stretch for table in tables for stretch in prepare(request, table)]
     _same_columns(prepared)
     trained = kind_named(request.kind).fit(prepared, request.options)
     if not request.rate:
         return trained
-    settings = {**trained.card.settings, "rate": request.rate}
+    step_ms = int(max(_usual_step(_select_rows(request, table)) for table in tables))
+    settings = {**trained.card.settings, "rate": request.rate, "step_ms": step_ms}
     return msgspec.structs.replace(trained, card=msgspec.structs.replace(trained.card, settings=settings))
 
 
@@ -79,9 +82,10 @@ def prepare(request: Request, table: Table) -> list[Table]:
     table = _select_rows(request, table)
     if request.kind == "failure":
         return [table]
-    period_ms = read_duration_ms(request.rate) if request.rate else 0
-    stretches = _stretches(_in_order(table), period_ms)
-    return [resample(stretch, request.rate)[0] for stretch in stretches] if request.rate else stretches
+    table = _in_order(table)
+    if not request.rate:
+        return _stretches(table)
+    return resample(table, Pace(read_duration_ms(request.rate), mean=True, usual_ms=int(_usual_step(table))))
 
 
 def label(table: Table, labels: str, label_column: str) -> Table:
@@ -156,15 +160,19 @@ def _in_order(table: Table) -> Table:
     return table.pick(np.argsort(table.time_ms, kind="stable"))
 
 
-def _stretches(table: Table, period_ms: int) -> list[Table]:
-    """The table cut where time jumps by more than GAP usual steps, or GAP periods of what it is resampled to."""
+def _usual_step(table: Table) -> float:
+    """The usual time between two rows, in milliseconds; 0 where nothing is known of it."""
     if table.time_ms is None or len(table) < 3:
+        return 0.0
+    return max(float(np.median(np.diff(np.sort(table.time_ms)))), 0.0)
+
+
+def _stretches(table: Table) -> list[Table]:
+    """The table cut where time jumps by more than GAP usual steps."""
+    usual = _usual_step(table)
+    if table.time_ms is None or usual <= 0:
         return [table]
-    steps = np.diff(table.time_ms)
-    usual = max(float(np.median(steps)), period_ms)
-    if usual <= 0:
-        return [table]
-    edges = [0, *(np.flatnonzero(steps > GAP * usual) + 1).tolist(), len(table)]
+    edges = [0, *(np.flatnonzero(np.diff(table.time_ms) > GAP * usual) + 1).tolist(), len(table)]
     return [table.rows(start, stop) for start, stop in pairwise(edges)]
 
 

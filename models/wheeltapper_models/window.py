@@ -1,75 +1,126 @@
 """
-A stream of readings brought to a regular grid: what ``resample.resample`` does to a table, one reading at a time.
+A stream of readings brought to the rows that a model was taught: what ``resample`` does to a table, one reading at a time.
 
-A row ends its interval ``(time − period, time]``: the mean of each sensor's values in it, or its last mean where there were
-none. A row is given out by the first reading after its interval; a reading that comes later than that is late and left out.
+When a row is complete is for ``pace.Beat`` to say; here its values are gathered. Bounded: one row in the making.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-LONGEST_FILL = 10  # intervals without any reading that are still filled; a longer silence is a gap
+import msgspec
+
+from wheeltapper.errors import ModelError
+from wheeltapper_models.card import CLOCK_INPUTS, Card
+from wheeltapper_models.pace import Beat, BeatState, Pace, Taken
+
+MOST_TEXTS = 64  # strings beside the sensors' values that a row keeps
+_encode = msgspec.msgpack.Encoder().encode
+
+Values = Mapping[str, Any]
 
 
-class GridRow(NamedTuple):
-    """One interval's values, by sensor; a sensor that never spoke is absent."""
+class Row(NamedTuple):
+    """What a reading completed; ``before`` are the rows of silent periods before it, oldest first."""
 
-    time_ms: int
-    values: dict[str, float]
+    taken: Taken
+    values: Values | None = None
+    before: tuple[Values, ...] = ()
+
+
+class _Gathered(msgspec.Struct, array_like=True):
+    """A row in the making: sums and counts, or last values, by sensor, strings that came with them, and the last means."""
+
+    sums: dict[str, tuple[float, int]] = {}
+    last: dict[str, Any] = {}
+    texts: dict[str, str] = {}
+    means: dict[str, float] = {}
+
+
+class _State(msgspec.Struct, array_like=True):
+    pace: Pace
+    beat: BeatState | None
+    gathered: _Gathered
 
 
 class Window:
     """
-    One machine's readings on a grid.
+    One machine's readings at a model's pace.
 
     Args:
-        sensors: which values to keep.
-        period_ms: the length of an interval.
+        card: of the model; says which values count.
+        pace: from ``pace_of``.
 
-    >>> window = Window(["flow"], 1000)
-    >>> window.add(400, {"flow": 1.0}), window.add(900, {"flow": 3.0})
-    ([], [])
-    >>> window.add(1500, {"flow": 9.0})
-    [GridRow(time_ms=1000, values={'flow': 2.0})]
+    A reading that alone makes a row goes through unchanged.
     """
 
-    def __init__(self, sensors: Sequence[str], period_ms: int) -> None:
-        self._sensors = tuple(sensors)
-        self._period_ms = period_ms
-        self._slot: int | None = None
-        self._sums: dict[str, tuple[float, int]] = {}
-        self._last: dict[str, float] = {}
-        self.late = 0
+    def __init__(self, card: Card, pace: Pace) -> None:
+        self.pace = pace
+        self._beat = Beat(pace)
+        self._bits = {item.name: 1 << place for place, item in enumerate(card.inputs) if item.name not in CLOCK_INPUTS}
+        self._categories = {item.name: frozenset(item.categories) for item in card.inputs if item.categories}
+        self._gathered = _Gathered()
 
-    def add(self, time_ms: int, values: Mapping[str, Any]) -> list[GridRow]:
-        """Take a reading; the rows of the intervals that it closes, oldest first."""
-        slot = -(-time_ms // self._period_ms)
-        if self._slot is None:
-            self._slot = slot
-        if slot < self._slot:
-            self.late += 1
-            return []
-        closed = self._close(slot)
-        for sensor in self._sensors:
-            value = values.get(sensor)
-            if isinstance(value, int | float) and math.isfinite(value):
-                total, number = self._sums.get(sensor, (0.0, 0))
-                self._sums[sensor] = (total + value, number + 1)
-        return closed
+    @property
+    def row_ms(self) -> int | None:
+        """The time of the last row; None before the first."""
+        return self._beat.state.row_ms if self._beat.state is not None else None
 
-    def flush(self) -> list[GridRow]:
-        """Close the current interval, as at the end of a file; later readings in it are late."""
-        return [] if self._slot is None else self._close(self._slot + 1)
+    def add(self, time_ms: int, values: Values) -> Row:
+        """Take a reading, none older than ten periods before the newest unless time itself was set back."""
+        spoken = {name: value for name in self._bits if self._speaks(name, value := values.get(name))}
+        taken = self._beat.take(time_ms, sum(map(self._bits.__getitem__, spoken)))
+        if taken.fresh or taken.slow:
+            self._gathered = _Gathered()
+        if taken.late or taken.slow:
+            return Row(taken)
+        if not taken.row:
+            self._gather(spoken, values)
+            return Row(taken)
+        before = (self._complete({}),) * taken.silent if taken.silent and self.pace.mean else ()
+        if not self.pace.mean and not self._gathered.last and not self._gathered.texts:
+            return Row(taken, values)
+        self._gather(spoken, values)
+        return Row(taken, self._complete(values), before)
 
-    def _close(self, slot: int) -> list[GridRow]:
-        """The rows of all intervals before ``slot``, which becomes the current one."""
-        if self._slot is None or slot == self._slot:
-            return []
-        self._last.update({sensor: total / number for sensor, (total, number) in self._sums.items()})
-        self._sums.clear()
-        silent = slot - self._slot - 1
-        filled = silent if silent <= LONGEST_FILL else 0
-        rows = [GridRow((self._slot + step) * self._period_ms, dict(self._last)) for step in range(filled + 1)]
-        self._slot = slot
-        return rows
+    def _speaks(self, name: str, value: Any) -> bool:
+        if name in self._categories:
+            return isinstance(value, str) and value in self._categories[name]
+        return isinstance(value, int | float) and math.isfinite(value)
+
+    def _gather(self, spoken: Values, values: Values) -> None:
+        gathered = self._gathered
+        for name, value in spoken.items():
+            if self.pace.mean and name not in self._categories:
+                total, number = gathered.sums.get(name, (0.0, 0))
+                gathered.sums[name] = (total + value, number + 1)
+            else:
+                gathered.last[name] = value
+        for name, value in values.items():
+            if isinstance(value, str) and name not in self._bits and len(gathered.texts) < MOST_TEXTS:
+                gathered.texts[name] = value
+
+    def _complete(self, values: Values) -> Values:
+        gathered = self._gathered
+        means = {name: total / number for name, (total, number) in gathered.sums.items()}
+        means = {**gathered.means, **means} if self.pace.mean else means
+        self._gathered = _Gathered(means=means, last=gathered.last if self.pace.mean else {})
+        return {**values, **gathered.texts, **gathered.last, **means}
+
+    def state(self) -> bytes:
+        """All that it remembers."""
+        return _encode(_State(self.pace, self._beat.state, self._gathered))
+
+    def restore(self, state: bytes) -> None:
+        """
+        Go on where ``state`` was taken; a state of another pace is left.
+
+        Raises:
+            ModelError: it is no such state.
+        """
+        try:
+            found = msgspec.msgpack.decode(state, type=_State)
+        except msgspec.DecodeError as error:
+            raise ModelError(f"window: its state cannot be read: {error}") from error
+        if found.pace == self.pace:
+            self._beat.state, self._gathered = found.beat, found.gathered

@@ -4,15 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from wheeltapper.errors import DataError
 from wheeltapper_models.data import Table, read_table
 from wheeltapper_models.labels import Range, labelled_rows, read_ranges
-from wheeltapper_models.resample import resample
 from wheeltapper_models.times import read_duration_ms, read_time
-from wheeltapper_models.window import Window
 
 
 def table_from(tmp_path: Path, text: str, **options: str) -> Table:
@@ -116,41 +112,6 @@ def test_parquet_reads_as_csv_does(tmp_path):
     assert table.text == {"kind": ["L", "M"]}
     assert np.isnan(table.column("a")[1])
     assert table.time_ms is not None
-
-
-@settings(max_examples=80, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 900), st.one_of(st.none(), st.floats(-100, 100))), min_size=1, max_size=40),
-)
-def test_a_stream_on_the_grid_equals_the_resampled_table(steps):
-    times = np.cumsum([step for step, _ in steps]).astype(np.int64) + 1_000
-    values = np.array([[np.nan if value is None else value] for _, value in steps])
-    table, _ = resample(Table("x", ("a",), values, time_ms=times), "PT1S")
-    window = Window(["a"], 1000)
-
-    rows = [
-        row for time, (_, value) in zip(times.tolist(), steps, strict=True) for row in window.add(time, {"a": value})
-    ]
-    rows += window.flush()
-
-    assert table.time_ms is not None
-    assert [row.time_ms for row in rows] == table.time_ms.tolist()
-    assert np.allclose([row.values.get("a", np.nan) for row in rows], table.values[:, 0], equal_nan=True)
-
-
-def test_a_late_reading_is_left_out_and_counted():
-    window = Window(["a"], 1000)
-    window.add(5000, {"a": 1.0})
-
-    assert window.add(1000, {"a": 9.0}) == []
-    assert window.late == 1
-
-
-def test_a_long_silence_is_a_gap_and_is_not_filled():
-    window = Window(["a"], 1000)
-    window.add(1000, {"a": 1.0})
-
-    assert len(window.add(3_600_000, {"a": 2.0})) == 1
 
 
 @pytest.mark.parametrize("text", ["5M", "PT", "PT0S", "P1D"])
