@@ -131,8 +131,8 @@ class Detectors:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(5.0)
-        self.judge.close()
         self._delivery.close()
+        self.judge.close()
 
     def _deploy(self, found: Sequence[Definitions]) -> None:
         attributes: dict[str, list[str]] = {name: [] for name in self._templates()}
