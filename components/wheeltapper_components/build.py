@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from wheeltapper import __version__
+from wheeltapper import __version__, config
 from wheeltapper.errors import SettingsError, WheeltapperError
 from wheeltapper_components.build_model import ModelSource, copy_model
 from wheeltapper_components.build_wheels import Device, archive, gather
 from wheeltapper_components.recipe_lint import lint
-from wheeltapper_components.settings import convert_settings
+from wheeltapper_components.settings import GatewaySettings
 from wheeltapper_models.component import VERSION, artifact_uris, model_recipe, write_recipe
 
 if TYPE_CHECKING:
@@ -156,7 +156,8 @@ def _process(plan: Plan, part: str, recipe: Recipe, wheels: Path, out: Path) -> 
     else:
         _take_detectors(defaults, f"{name}/{plan.version}", plan.detectors, artifacts)
     defaults |= plan.configuration.get(name, {})
-    convert_settings({key: value for key, value in defaults.items() if key != "accessControl"}, f"--config: {name}")
+    checked = {key: value for key, value in defaults.items() if key != "accessControl"}
+    config.convert(GatewaySettings, checked, f"--config: {name}", artifacts)
     return _write(recipe, name, plan.version, artifacts, out)
 
 

@@ -29,7 +29,7 @@ from wheeltapper_components.heartbeat import Heartbeat
 from wheeltapper_components.inbox import Inbox
 from wheeltapper_components.inference import Inference
 from wheeltapper_components.links import Link, Links
-from wheeltapper_components.settings import GatewaySettings, GreengrassSettings, resolve_paths
+from wheeltapper_components.settings import GatewaySettings, GreengrassSettings
 from wheeltapper_components.threads import hand_over_quickly
 
 log = logging.getLogger(__name__)
@@ -59,8 +59,8 @@ class Component:
         self, process: str, work: Path, artifacts: Path, clock: Clock, *, socket_path: str = "", token: str = ""
     ) -> None:
         self._process = process
-        self._work = work
-        self._artifacts = artifacts
+        self._work = work.absolute()
+        self._artifacts = artifacts.absolute()
         self._clock = clock
         self._budget = ExitBudget(work / "exits.json", clock)
         self._stop = threading.Event()
@@ -132,7 +132,7 @@ class Component:
     def _first_settings(self) -> GatewaySettings:
         while not self._stop.is_set():
             try:
-                settings, problems = coerce(self.nucleus.configuration(), GatewaySettings())
+                settings, problems = coerce(self.nucleus.configuration(), GatewaySettings(), self._artifacts)
             except UnavailableError as error:
                 log.warning("%s", error)
                 self._clock.wait(self._stop, _CONNECT_PAUSE_S)
@@ -174,7 +174,7 @@ class Component:
         )
 
     def _serve(self, links: Links) -> None:
-        watcher = Watcher(self.nucleus.configuration, self._renew, self._settings, self._clock)
+        watcher = Watcher(self.nucleus.configuration, self._renew, self._settings, self._clock, self._artifacts)
         self.nucleus.on_configuration_change(watcher.tell)
         self.nucleus.watch_core()
         self.nucleus.on_update(lambda: self._wait_ms(links))
@@ -247,13 +247,11 @@ class Component:
         return service
 
     def _complete(self, settings: GatewaySettings) -> GatewaySettings:
-        """The settings with what the nucleus says of itself, and absolute paths."""
+        """The settings with what the nucleus says of itself, and with our own folder."""
         thing = os.environ.get("AWS_IOT_THING_NAME", "")
         if settings.thing == GatewaySettings().thing and thing:
             settings = msgspec.structs.replace(settings, thing=thing)
-        return resolve_paths(
-            msgspec.structs.replace(settings, data_dir=self._work.absolute()), self._artifacts.absolute()
-        )
+        return msgspec.structs.replace(settings, data_dir=self._work)
 
     def _say_state(self) -> None:
         """Tell the nucleus RUNNING once there is something to score with, ERRORED where there can be nothing."""

@@ -5,16 +5,19 @@ A YAML recipe on a nucleus lite gives every number as a string, and a deployment
 cannot be is reported and keeps its old value, the others take effect.
 """
 
+import copy
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from wheeltapper import config
 from wheeltapper.clock import Clock
 from wheeltapper.errors import SettingsError, WheeltapperError
-from wheeltapper_components.settings import GatewaySettings, convert_settings, with_member
+from wheeltapper_components.settings import GatewaySettings
 
 log = logging.getLogger(__name__)
 
@@ -24,13 +27,14 @@ _IGNORED = ("accessControl",)
 Tree = dict[str, Any]
 
 
-def coerce(values: Tree, old: GatewaySettings) -> tuple[GatewaySettings, list[str]]:
+def coerce(values: Tree, old: GatewaySettings, folder: Path = Path()) -> tuple[GatewaySettings, list[str]]:
     """
     Settings from a configuration, and what was wrong with it.
 
     Args:
         values: the whole configuration as the nucleus gives it.
         old: whose members stay where the configuration's cannot be; those it does not name have their defaults.
+        folder: relative paths begin there.
 
     >>> settings, problems = coerce({"max_batch": "64", "health_s": "often"}, GatewaySettings(health_s=7.0))
     >>> settings.max_batch, settings.health_s, problems
@@ -38,22 +42,25 @@ def coerce(values: Tree, old: GatewaySettings) -> tuple[GatewaySettings, list[st
     """
     values = {name: value for name, value in values.items() if name not in _IGNORED}
     try:
-        return convert_settings(values, "configuration"), []
+        return config.convert(GatewaySettings, values, "configuration", folder), []
     except SettingsError:
         pass
     known: Tree = msgspec.to_builtins(old, enc_hook=str)
     good: Tree = {}
     problems: list[str] = []
     for path, value in _leaves(values):
+        trial = copy.deepcopy(good)
+        config.set_member(trial, path, value)
         try:
-            convert_settings(with_member(good, path, value), "configuration")
+            config.convert(GatewaySettings, trial, "configuration", folder)
         except SettingsError as error:
             problems.append(f"{error}; the old value stays")
             value = _at(known, path)
             if value is None:
                 continue
-        good = with_member(good, path, value)
-    return convert_settings(good, "configuration"), problems
+            config.set_member(trial, path, value)
+        good = trial
+    return config.convert(GatewaySettings, good, "configuration", folder), problems
 
 
 def _leaves(tree: Tree, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -78,6 +85,7 @@ class Watcher:
         read: gives the whole configuration.
         apply: called with new settings, on this object's thread, when they differ from the last.
         settings: those in force.
+        folder: relative paths in the configuration begin there.
     """
 
     def __init__(
@@ -86,10 +94,12 @@ class Watcher:
         apply: Callable[[GatewaySettings], None],
         settings: GatewaySettings,
         clock: Clock,
+        folder: Path = Path(),
     ) -> None:
         self._read = read
         self._apply = apply
         self._settings = settings
+        self._folder = folder
         self._clock = clock
         self._changed = threading.Event()
         self._stop = threading.Event()
@@ -113,7 +123,7 @@ class Watcher:
     def look(self) -> None:
         """Read once, and apply what is new."""
         try:
-            settings, problems = coerce(self._read(), self._settings)
+            settings, problems = coerce(self._read(), self._settings, self._folder)
         except WheeltapperError as error:
             log.warning("%s", error)
             return

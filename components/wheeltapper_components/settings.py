@@ -7,7 +7,7 @@ and refuses a model it cannot verify.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -253,16 +253,6 @@ class GatewaySettings(Section, frozen=True):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 
-def convert_settings(values: dict[str, Any], where: str) -> GatewaySettings:
-    """
-    Settings from plain data; numbers and booleans may be written as strings, relative paths stay relative.
-
-    Raises:
-        SettingsError: names the member.
-    """
-    return config.convert(GatewaySettings, values, where, Path())
-
-
 def load_settings(path: Path, environment: Mapping[str, str] | None = None) -> GatewaySettings:
     """
     The settings of a file, then of the environment; see ``wheeltapper.config.load``.
@@ -274,32 +264,3 @@ def load_settings(path: Path, environment: Mapping[str, str] | None = None) -> G
         SettingsError: the file cannot be read, or says something that cannot be; names the member.
     """
     return config.load(GatewaySettings, path, prefix=ENVIRONMENT_PREFIX, environment=environment)
-
-
-def with_member(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    """
-    The same nested tables with one member set.
-
-    >>> with_member({"broker": {"url": "a"}}, ("broker", "client_id"), "b")
-    {'broker': {'url': 'a', 'client_id': 'b'}}
-    """
-    name, *rest = path
-    if rest:
-        below = tree.get(name)
-        value = with_member(below if isinstance(below, dict) else {}, tuple(rest), value)
-    return {**tree, name: value}
-
-
-def resolve_paths(settings: GatewaySettings, base: Path) -> GatewaySettings:
-    """The same settings with every relative path taken from ``base``."""
-    replace = msgspec.structs.replace
-    keys = settings.watch.trusted_keys
-    return replace(
-        settings,
-        data_dir=base / settings.data_dir,
-        models=[replace(model, folder=base / model.folder) for model in settings.models],
-        watch=settings.watch if keys is None else replace(settings.watch, trusted_keys=base / keys),
-        detectors=replace(settings.detectors, models=[base / model for model in settings.detectors.models]),
-        broker=settings.broker.relative_to(base),
-        cloud=None if settings.cloud is None else settings.cloud.relative_to(base),
-    )

@@ -151,6 +151,23 @@ def test_each_bad_member_is_named_and_keeps_its_old_value_while_the_others_take_
     assert all("the old value stays" in problem for problem in problems)
 
 
+def test_relative_paths_of_a_configuration_begin_in_its_folder_whole_or_mended(tmp_path: Path) -> None:
+    values: dict[str, object] = {
+        "models": [{"things": ["m"], "folder": "motor"}],
+        "watch": {"trusted_keys": "keys"},
+        "detectors": {"models": ["d.json", "/etc/e.json"]},
+        "cloud": {"url": "mqtts://c", "ca": "ca.pem"},
+    }
+
+    for extra in ({}, {"health_s": "often"}):
+        settings, _ = coerce(values | extra, GatewaySettings(), tmp_path)
+
+        assert settings.models[0].folder == tmp_path / "motor"
+        assert settings.watch.trusted_keys == tmp_path / "keys"
+        assert settings.detectors.models == [tmp_path / "d.json", Path("/etc/e.json")]
+        assert settings.cloud is not None and settings.cloud.ca == tmp_path / "ca.pem"
+
+
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False),

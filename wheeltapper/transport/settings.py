@@ -1,7 +1,8 @@
 """How to reach a broker, and the transport that does it."""
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -10,6 +11,8 @@ from wheeltapper.errors import SettingsError
 from wheeltapper.transport import Transport
 
 Client = Literal["", "paho", "awscrt", "bulk"]
+
+_SHOWN: Final = 3
 
 
 class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,11 +78,6 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         except OSError as error:
             raise SettingsError(f"broker password_file {self.password_file}: {error.strerror}") from error
 
-    def relative_to(self, base: Path) -> "BrokerSettings":
-        """The same settings with every relative path taken from a folder."""
-        given = {name: getattr(self, name) for name in ("ca", "certificate", "key", "password_file")}
-        return msgspec.structs.replace(self, **{name: base / path for name, path in given.items() if path is not None})
-
     def check_files(self) -> None:
         """
         See that every credential named can be read.
@@ -97,6 +95,20 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 path.open("rb").close()
             except OSError as error:
                 raise SettingsError(f"broker {name} {path}: {error.strerror}; run: wheeltapper certs init") from error
+
+
+def refused_subscriptions(address: tuple[str, int], filters: Collection[str]) -> str:
+    """
+    What is to be said of subscriptions that a broker has refused; empty where there are none.
+
+    >>> refused_subscriptions(("plant", 1883), {"b", "a"})
+    'broker plant:1883: refused to subscribe to a, b; see its access rules'
+    """
+    names = sorted(filters)
+    if not names:
+        return ""
+    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    return "broker {}:{}: refused to subscribe to {}; see its access rules".format(*address, shown)
 
 
 def open_transport(settings: BrokerSettings, client_id: str = "", client: Client = "paho") -> Transport:
