@@ -300,6 +300,8 @@ def test_pages_of_detectors_follow_their_keys(tmp_path):
 
     assert [each.key for each in first + second] == [f"m{number:02}" for number in range(20)]
     assert len(bench.judge.detectors("Motor", state="hot")) == 12
+    assert [each.key for each in bench.judge.detectors("Motor", state="hot", after="m03", limit=2)] == ["m05", "m07"]
+    assert bench.judge.detectors("Motor", state="nowhere") == []
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -451,3 +453,17 @@ def test_a_definition_that_a_later_release_refuses_does_not_keep_the_rest_from_s
 
     assert bench.state() == ""
     assert bench.judge.alarm("Overheat", "m1").state == "ACTIVE"
+
+
+def test_attempts_counted_before_a_crash_count_after_the_replay_too(tmp_path):
+    bench = Bench(tmp_path).with_models()
+    bench.put(90.0)
+    action = next(each for each in bench.actions if each.type == "sns")
+    for attempts in (1, 2):
+        bench.judge.settle(action.id, "pending", attempts=attempts, detail="away")
+        bench.judge.actions()
+        bench.crash()
+
+    [record] = [each for each in bench.judge.actions() if each.action.id == action.id]
+
+    assert (record.status, record.attempts, record.detail) == ("pending", 2, "away")

@@ -100,6 +100,17 @@ def test_a_new_version_forgets_the_detectors_of_the_old_one_and_their_timers() -
     assert (created.created, created.version) == (True, "2")
 
 
+def test_keys_can_be_asked_for_by_the_state_their_detectors_are_in() -> None:
+    shard = loaded(HEARTBEAT)
+    shard.put(message(id="a"), 0.0)
+    shard.put(message(id="b"), 200.0)
+    shard.advance(400.0)
+
+    found = [shard.keys("heartbeat", state) for state in ("Normal", "Offline", "Nowhere", None)]
+
+    assert found == [["b"], ["a"], [], ["a", "b"]]
+
+
 def test_a_faulty_new_version_leaves_the_old_one_running() -> None:
     shard = loaded(COUNTER)
     shard.put(message(), 0.0)

@@ -200,10 +200,15 @@ class Shard:
         self._wake = heap[0][0] if heap else math.inf
         return outcomes
 
-    def keys(self, model: str) -> list[str]:
-        """Keys of a model's detectors; a model without a key has the one key ``""``."""
+    def keys(self, model: str, state: str | None = None) -> list[str]:
+        """Keys of a model's detectors, or of those in one state; a model without a key has the one key ``""``."""
         loaded = self._models.get(model)
-        return [] if loaded is None else list(loaded.instances)
+        if loaded is None or state is None or loaded.engine is None:
+            return [] if loaded is None else list(loaded.instances)
+        if all(state != each.name for each in loaded.engine.plan.states):
+            return []
+        place = loaded.engine.plan.state_index(state)
+        return [key for key, detector in loaded.instances.items() if detector.s == place]
 
     def detectors(self, model: str) -> Iterator[AnyState]:
         """The states of a model's detectors or alarms."""

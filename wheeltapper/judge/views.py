@@ -1,6 +1,7 @@
 """Detectors and alarms as others look at them: the engine's states in the host's terms."""
 
 from collections.abc import Iterable
+from heapq import nsmallest
 
 from wheeltapper.detector.runtime import Shard
 from wheeltapper.detector.state import AlarmState, DetectorState
@@ -16,14 +17,8 @@ def detector(shard: Shard, model: str, key: str) -> DetectorView | None:
 
 def detectors(shard: Shard, model: str, state: str | None, after: str | None, limit: int) -> list[DetectorView]:
     """A page of a model's detectors, in order of their keys."""
-    found: list[DetectorView] = []
-    for key in _keys(shard, model, after):
-        view = detector(shard, model, key)
-        if view is not None and state in (None, view.state):
-            found.append(view)
-            if len(found) == limit:
-                break
-    return found
+    views = (detector(shard, model, key) for key in _page(shard.keys(model, state), after, limit))
+    return [view for view in views if view is not None]
 
 
 def alarm(shard: Shard, model: Model | None, key: str) -> AlarmView | None:
@@ -38,13 +33,13 @@ def alarms(shard: Shard, model: Model | None, after: str | None, limit: int) -> 
     """A page of an alarm model's alarms, in order of their keys."""
     if model is None:
         return []
-    views = (alarm(shard, model, key) for key in _keys(shard, model.name, after))
-    return [view for view, _ in zip((view for view in views if view is not None), range(limit), strict=False)]
+    views = (alarm(shard, model, key) for key in _page(shard.keys(model.name), after, limit))
+    return [view for view in views if view is not None]
 
 
-def _keys(shard: Shard, model: str, after: str | None) -> Iterable[str]:
-    keys = sorted(shard.keys(model))
-    return keys if after is None else (key for key in keys if key > after)
+def _page(keys: Iterable[str], after: str | None, limit: int) -> list[str]:
+    """The first keys behind one, without sorting the others: the judge waits meanwhile."""
+    return nsmallest(limit, keys if after is None else (key for key in keys if key > after))
 
 
 def _detector_view(state: DetectorState) -> DetectorView:
