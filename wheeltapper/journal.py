@@ -28,6 +28,7 @@ _PAGE_BYTES = 4096
 _PREALLOCATED_BYTES = 16 << 20
 _RESTART_AT_PAGES = (8 << 20) // _PAGE_BYTES
 _PRUNE_ROWS = 64
+_BUSY_S = 30
 
 
 class Row(NamedTuple):
@@ -58,7 +59,7 @@ class Journal:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(path)
-            self._writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
+            self._writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
             path.chmod(0o600)
             self._writer.execute(f"PRAGMA page_size={_PAGE_BYTES}")
             self._writer.execute("PRAGMA journal_mode=WAL")
@@ -70,7 +71,7 @@ class Journal:
             self._synchronous = synchronous
             self._written = False
             self._empty_wal()
-            self._keeper = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
+            self._keeper = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
             last = self._writer.execute("SELECT max(position) FROM journal").fetchone()[0]
             self.position: int = last if last is not None else int(self.meta("pruned") or 0)
         except (sqlite3.Error, OSError) as error:
@@ -206,9 +207,12 @@ class Journal:
             return False
 
     def restart(self) -> None:
-        """Have the WAL written from its beginning again; on the writer's thread, after a checkpoint."""
+        """Have the WAL written from its beginning again, unless somebody reads; on the writer's thread, after a checkpoint."""
         with contextlib.suppress(sqlite3.Error):
+            self._writer.execute("PRAGMA busy_timeout=0")  # whoever reads a long history must not hold up the judge
             self._writer.execute("PRAGMA wal_checkpoint(RESTART)")
+        with contextlib.suppress(sqlite3.Error):
+            self._writer.execute(f"PRAGMA busy_timeout={_BUSY_S * 1000}")
 
     def _empty_wal(self) -> None:
         """
@@ -240,7 +244,7 @@ class Journal:
 
 def open_reader(path: Path) -> sqlite3.Connection:
     """A connection that sees what is committed and cannot write, also beside a running writer."""
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=30.0)
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=_BUSY_S)
     connection.execute("PRAGMA query_only=1")
     return connection
 

@@ -1,4 +1,6 @@
+import contextlib
 import shutil
+import threading
 
 import pytest
 
@@ -125,3 +127,39 @@ def test_a_journal_that_was_laid_out_and_never_written_opens_again_after_a_crash
 
     assert [row.entries for row in again.rows()] == [b"first"]
     again.close()
+
+
+def test_whoever_reads_for_long_does_not_hold_up_the_writer(tmp_path):
+    journal = Journal(tmp_path / "j.db")
+    append(journal, 100)
+    reading = iter(journal.rows())
+    next(reading)
+    append(journal, 100)
+    journal.checkpoint()
+
+    restarting = threading.Thread(target=journal.restart)
+    restarting.start()
+    restarting.join(15)
+
+    assert not restarting.is_alive()
+    assert len(list(reading)) == 99
+
+
+def test_a_row_without_a_transaction_is_one_of_its_own(tmp_path):
+    journal = Journal(tmp_path / "j.db")
+
+    row = journal.append(7, "messages", b"x")
+
+    with contextlib.closing(open_reader(tmp_path / "j.db")) as reader:
+        assert reader.execute("SELECT * FROM journal").fetchall() == [tuple(row)]
+
+
+def test_a_row_that_finds_no_room_leaves_the_position_as_it_was(tmp_path):
+    journal = Journal(tmp_path / "j.db", max_page_count=40)
+    append(journal, 1)
+
+    with pytest.raises(UnavailableError, match="free disk space"):
+        journal.append(7, "messages", b"x" * 400_000)
+
+    append(journal, 1)
+    assert [row.position for row in journal.rows()] == [1, 2]

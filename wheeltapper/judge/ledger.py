@@ -41,7 +41,8 @@ _ALARM_COLUMNS = (
 _INSERT_ACTION = (
     "INSERT INTO action (id, position, time_ms, model, key, type, target, body, status, attempts, settled_ms, detail)"
     " VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET status=excluded.status, attempts=excluded.attempts,"
-    " settled_ms=excluded.settled_ms, detail=excluded.detail WHERE excluded.status <> 'pending'"
+    " settled_ms=excluded.settled_ms, detail=excluded.detail"
+    " WHERE excluded.status <> 'pending' OR (action.status = 'pending' AND excluded.attempts > action.attempts)"
 )
 _SETTLE_ACTION = "UPDATE action SET status=?, attempts=?, settled_ms=?, detail=? WHERE id=?"
 _PRUNE_NEWS = (
