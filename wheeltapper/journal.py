@@ -207,7 +207,7 @@ class Journal:
             return False
 
     def restart(self) -> None:
-        """Have the WAL written from its beginning again, unless somebody reads; on the writer's thread, after a checkpoint."""
+        """Have the WAL written from its beginning again, unless somebody reads; for the writer, after a checkpoint."""
         with contextlib.suppress(sqlite3.Error):
             self._writer.execute("PRAGMA busy_timeout=0")  # whoever reads a long history must not hold up the judge
             self._writer.execute("PRAGMA wal_checkpoint(RESTART)")
