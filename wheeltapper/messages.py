@@ -8,7 +8,7 @@ repeat. JSON has no NaN; a missing value is ``null``.
 """
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -148,7 +148,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
-    """An operator's request; an empty payload asks for the default."""
+    """An operator's request; a payload that is none of JSON's objects, or nothing, asks for the default."""
 
     request_id: str = ""
     rows: int | None = None
@@ -166,6 +166,9 @@ class TriggerReply(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     result: dict[str, Any] = {}
 
+
+AnyTrigger = TypeVar("AnyTrigger", bound=Trigger)
+_LONGEST_REQUEST_ID = 128
 
 _encoder = msgspec.json.Encoder()
 _reading_decoder = msgspec.json.Decoder(dict[str, Any])
@@ -219,3 +222,30 @@ def decode_reading(payload: bytes, *, thing: str = "", arrival_ms: int = 0) -> R
         if isinstance(value, dict | list):
             raise MessageError(f"reading: {sensor!r} is neither number, string, boolean nor null")
     return Reading(message_id, named, int(time_ms), flat)
+
+
+def decode_trigger(payload: bytes, kind: type[AnyTrigger]) -> tuple[AnyTrigger, str]:
+    """
+    Read an operator's request, in the one way in which device and gateway do.
+
+    Returns:
+        The request, and what is wrong with it: empty, or the reason to refuse it, and the request is then its id alone, so
+        that whoever asked knows the refusal for an answer.
+
+    >>> decode_trigger(b"now!", Trigger) == decode_trigger(b"", Trigger) == (Trigger(), "")
+    True
+    >>> decode_trigger(b'{"rows": "many", "request_id": 7}', Trigger)[0].request_id
+    '7'
+    """
+    try:
+        asked = _reading_decoder.decode(payload)
+    except msgspec.DecodeError:
+        asked = {}
+    request_id = asked.pop("request_id", "")
+    if not isinstance(request_id, str | int | float):
+        request_id = ""
+    request_id = str(request_id)[:_LONGEST_REQUEST_ID]
+    try:
+        return msgspec.convert({**asked, "request_id": request_id}, kind, strict=False), ""
+    except msgspec.ValidationError as error:
+        return kind(request_id=request_id), f"the payload is no trigger: {error}"

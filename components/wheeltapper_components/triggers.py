@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from wheeltapper.messages import Reading, Trigger, TriggerReply, encode
+from wheeltapper.messages import Reading, Trigger, TriggerReply, decode_trigger, encode
 from wheeltapper.outbox import Put
 from wheeltapper_components.swap import Seat
 from wheeltapper_models.slot import Slot
@@ -29,10 +29,11 @@ class InferTrigger(Trigger, frozen=True, kw_only=True):
 def answer(inference: "Inference", topic: str, payload: bytes, thing: str, now: int) -> list[Put]:
     """The replies to one trigger, one per thing, and the predictions that were asked for."""
     reply_topic = topic + inference.settings.topics.reply_suffix
-    try:
-        trigger = msgspec.json.decode(payload or b"{}", type=InferTrigger)
-    except msgspec.DecodeError as error:
-        return [_reply(reply_topic, "", thing, now, "refused", f"the payload is no trigger: {error}")]
+    trigger, wrong = decode_trigger(payload, InferTrigger)
+    if not wrong and trigger.rows is not None and trigger.rows < 1:
+        wrong = f"rows must be 1 or more, not {trigger.rows}"
+    if wrong:
+        return [_reply(reply_topic, trigger.request_id, thing, now, "refused", wrong)]
     named = thing or trigger.thing
     things = [named] if named else inference.things()[:_MAX_THINGS]
     if not things:
@@ -56,7 +57,7 @@ def _rescore(
 ) -> list[Put]:
     rows = slot.rows(thing)
     if trigger.rows is not None:
-        rows = rows[-trigger.rows :] if trigger.rows > 0 else []
+        rows = rows[-trigger.rows :]
     facts: dict[str, Any] = {"model": seat.label, "rows": len(rows), **msgspec.structs.asdict(inference.counts)}
     if not rows:
         return [_reply(topic, trigger.request_id, thing, now, "refused", "no reading of this thing is kept yet", facts)]
@@ -87,6 +88,6 @@ def _reply(
     topic: str, request_id: str, thing: str, now: int, status: Any, detail: str, facts: dict[str, Any] | None = None
 ) -> Put:
     reply = TriggerReply(
-        request_id=request_id[:128], thing=thing, time_ms=now, status=status, detail=detail, result=facts or {}
+        request_id=request_id, thing=thing, time_ms=now, status=status, detail=detail, result=facts or {}
     )
     return Put(topic, encode(reply))

@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from wheeltapper.errors import DataError, SettingsError
-from wheeltapper.messages import Trigger
+from wheeltapper.messages import Trigger, decode_trigger
 from wheeltapper_device.replay import ReplaySource
 from wheeltapper_device.settings import DeviceSettings
 from wheeltapper_device.sources import Source, Step
@@ -37,28 +37,15 @@ def answer_trigger(payload: bytes, settings: DeviceSettings, source: Source, ans
         source: the steps of a burst are taken from it, and a fault begins in it.
         answered: requests that were done before; they are not done twice.
     """
-    request_id = ""
+    trigger, wrong = decode_trigger(payload, Trigger)
+    if wrong:
+        return Answer(trigger.request_id, "refused", wrong)
+    if trigger.request_id and trigger.request_id in answered:
+        return Answer(trigger.request_id, "done", "was done before; nothing is done twice")
     try:
-        trigger = _trigger_of(payload)
-        request_id = trigger.request_id
-        if request_id and request_id in answered:
-            return Answer(request_id, "done", "was done before; nothing is done twice")
         return _obey(trigger, settings, source)
     except (SettingsError, DataError) as error:
-        return Answer(request_id, "refused", str(error))
-
-
-def _trigger_of(payload: bytes) -> Trigger:
-    try:
-        asked = msgspec.json.decode(payload) if payload.strip() else {}
-    except msgspec.DecodeError:
-        asked = {}
-    if not isinstance(asked, dict):
-        asked = {}
-    try:
-        return msgspec.convert(asked, Trigger, strict=False)
-    except msgspec.ValidationError as error:
-        raise SettingsError(f"trigger: {error}") from error
+        return Answer(trigger.request_id, "refused", str(error))
 
 
 def _obey(trigger: Trigger, settings: DeviceSettings, source: Source) -> Answer:

@@ -392,8 +392,9 @@ def test_a_trigger_scores_the_last_window_again_and_leaves_the_live_state_alone(
     [
         ("motor-1", b"", "no reading"),
         ("robot-1", b"", "no model"),
-        ("motor-1", b"not JSON", "no trigger"),
+        ("motor-1", b"not JSON", "no reading"),
         ("motor-1", b'{"rows": "many"}', "no trigger"),
+        ("motor-1", b'{"rows": 0}', "1 or more"),
     ],
 )
 def test_a_trigger_that_cannot_be_served_is_refused_with_the_reason(
@@ -407,6 +408,27 @@ def test_a_trigger_that_cannot_be_served_is_refused_with_the_reason(
     reply = gateway.heard("reply")[0]
     assert reply["status"] == "refused"
     assert said in reply["detail"]
+
+
+@pytest.mark.parametrize("payload", [b"", b"[1,2]", b'"go"', b"null", b"go!", b'{"seed": "003"}', b"\xff"])
+def test_a_trigger_with_any_payload_asks_for_the_last_window(make: Make, payload: bytes) -> None:
+    gateway = make()
+    gateway.send(*range(30))
+    gateway.run()
+
+    gateway.device.publish("wt/motor-1/trigger/infer", payload)
+    gateway.run()
+
+    assert [reply["status"] for reply in gateway.heard("reply")] == ["done"]
+
+
+def test_a_refused_trigger_is_answered_under_its_id(make: Make) -> None:
+    gateway = make()
+
+    gateway.device.publish("wt/motor-1/trigger/infer", b'{"rows": "many", "request_id": "r1"}')
+    gateway.run()
+
+    assert [reply["request_id"] for reply in gateway.heard("reply")] == ["r1"]
 
 
 def test_a_missing_model_is_named_at_the_start(make: Make, tmp_path: Path) -> None:

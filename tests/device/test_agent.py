@@ -327,6 +327,18 @@ def test_a_request_that_cannot_be_granted_is_refused_with_the_reason(
     assert len(messages(broker, "reading")) == 1
 
 
+def test_a_refused_trigger_is_answered_under_its_id(
+    make: Make, broker: MemoryBroker, operator: MemoryTransport
+) -> None:
+    device = make(simulated(rate_hz=0.001))
+    operator.publish(TRIGGER, b'{"rows": "many", "request_id": "r1"}')
+    operator.publish(TRIGGER, b'{"rows": -1, "request_id": "r2"}')
+    device.live(1.0)
+
+    replies = messages(broker, "trigger/ingest/reply")
+    assert [(reply["request_id"], reply["status"]) for reply in replies] == [("r1", "refused"), ("r2", "refused")]
+
+
 def test_other_systems_topic_names_can_be_used(make: Make, broker: MemoryBroker, operator: MemoryTransport) -> None:
     topics = TopicSettings(reading="iml_iotevents_data", trigger_ingest="pollution/data/ingest/trigger")
     device = make(msgspec.structs.replace(simulated(rate_hz=0.001), topics=topics))
