@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
+from wheeltapper_cloud.iotsql_times import check_format, check_pattern, parse_time, time_to_epoch
 from wheeltapper_cloud.iotsql_values import (
     UNDEFINED,
     calculate,
@@ -65,7 +66,7 @@ def _textual(function: Callable[..., Any]) -> Callable[..., Any]:
             return UNDEFINED
         try:
             return function(*arguments)
-        except (ValueError, TypeError, IndexError, AttributeError, re.error):
+        except (ValueError, TypeError, IndexError, AttributeError, OverflowError, re.error):
             return UNDEFINED
 
     return call
@@ -149,6 +150,10 @@ def _transform(mode: Any, added: Any, items: Any) -> Any:
     if mode != _ENRICH or not isinstance(added, dict) or not isinstance(items, list):
         return UNDEFINED
     return [{**item, **added} for item in items if isinstance(item, dict)]
+
+
+def _parse_time(pattern: Any, time_ms: Any, zone: Any = "UTC") -> str:
+    return parse_time(to_string(pattern), int(to_number(time_ms)), to_string(zone))
 
 
 def _absent(value: Any) -> bool:
@@ -235,6 +240,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "nanvl": (lambda value, other: other if _absent(value) else value, 2, 2),
     "newuuid": (lambda: str(uuid.uuid4()), 0, 0),
     "numbytes": (_text(lambda text: len(text.encode())), 1, 1),
+    "parse_time": (_textual(_parse_time), 2, 3),
     "power": (_numeric(math.pow), 2, 2),
     "rand": (lambda: random.random(), 0, 0),
     "regexp_matches": (_text(lambda text, pattern: re.search(pattern, text) is not None), 2, 2),
@@ -259,6 +265,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "substring": (_textual(_substring), 2, 3),
     "tan": (_numeric(math.tan), 1, 1),
     "tanh": (_numeric(math.tanh), 1, 1),
+    "time_to_epoch": (_text(time_to_epoch), 2, 2),
     "timestamp": (_of_message, 0, 0),
     "topic": (_of_message, 0, 1),
     "transform": (_transform, 3, 3),
@@ -271,9 +278,11 @@ CHECKS: dict[str, tuple[int, Callable[[Any], None]]] = {
     # name: (place of the argument that steers the function, what refuses it with a ValueError)
     "decode": (1, _only(_SCHEME)),
     "encode": (1, _only(_SCHEME)),
+    "parse_time": (0, check_format),
     "regexp_matches": (1, _check_pattern),
     "regexp_replace": (1, _check_pattern),
     "regexp_substr": (1, _check_pattern),
+    "time_to_epoch": (1, check_pattern),
     "transform": (0, _only(_ENRICH)),
 }
 
