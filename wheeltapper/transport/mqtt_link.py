@@ -52,7 +52,7 @@ class LinkDelivery:
     def acknowledge(self) -> None:
         reply, self._reply = self._reply, b""
         if reply:
-            self._link.send(reply)
+            self._link.send(reply, urgent=False)
 
 
 class Link:
@@ -88,6 +88,7 @@ class Link:
         self._encrypted = isinstance(connection, ssl.SSLSocket)
         self._writing = threading.Lock()
         self._awake = False
+        self._handling = 0
         self._ended = False
         self._lock = threading.Lock()
         self._number = 0
@@ -114,9 +115,11 @@ class Link:
             raise OSError(f"refused: {_REFUSALS.get(body[1], f'code {body[1]}')}")
         return found[1:]
 
-    def send(self, packet: bytes) -> None:
-        """Send soon; from any thread; nothing once the connection has ended."""
+    def send(self, packet: bytes, *, urgent: bool = True) -> None:
+        """Send soon, or, from within ``deliver`` and not urgent, after it; nothing once the connection has ended."""
         self._waiting.append(packet)
+        if not urgent and self._handling == threading.get_ident():
+            return
         if not self._awake and not self._sent_directly():
             self._wake()
 
@@ -215,19 +218,27 @@ class Link:
         return data
 
     def _handle(self, found: Sequence[tuple[int, bytes]]) -> None:
-        for kind, body in found:
-            match kind & 0xF0:
-                case packets.PUBLISH:
-                    topic, payload, number = packets.read_publish(kind, body)
-                    reply = packets.PUBREC if kind & 0x04 else packets.PUBACK
-                    self._deliver(LinkDelivery(self, topic, payload, packets.answer(reply, number) if number else b""))
-                case packets.PUBACK:
-                    _tell(self._pending.pop(packets.number_of(body), None), delivered=True)
-                case packets.PUBREL:
-                    self.send(packets.answer(packets.PUBCOMP, body))
-                case packets.SUBACK:
-                    if any(code & 0x80 for code in body[2:]):
-                        log.error("broker: refused a subscription; see its access rules")
+        self._handling = threading.get_ident()
+        try:
+            for kind, body in found:
+                self._handle_packet(kind, body)
+        finally:
+            self._handling = 0
+        self._flush()
+
+    def _handle_packet(self, kind: int, body: bytes) -> None:
+        match kind & 0xF0:
+            case packets.PUBLISH:
+                topic, payload, number = packets.read_publish(kind, body)
+                reply = packets.PUBREC if kind & 0x04 else packets.PUBACK
+                self._deliver(LinkDelivery(self, topic, payload, packets.answer(reply, number) if number else b""))
+            case packets.PUBACK:
+                _tell(self._pending.pop(packets.number_of(body), None), delivered=True)
+            case packets.PUBREL:
+                self.send(packets.answer(packets.PUBCOMP, body), urgent=False)
+            case packets.SUBACK:
+                if any(code & 0x80 for code in body[2:]):
+                    log.error("broker: refused a subscription; see its access rules")
 
     def _flush(self) -> None:
         """Send what waits, unless another thread is about it, which then sends this, too."""
