@@ -16,17 +16,20 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from wheeltapper.errors import WheeltapperError
-from wheeltapper.judge import ActionRecord, AlarmOperation, AlarmRecord, Judge
+from wheeltapper.judge import ActionRecord, AlarmOperation, AlarmRecord, AlarmView, Deployment, Judge
 from wheeltapper_cloud.guard import Guard
 from wheeltapper_cloud.iotevents import service_error
+from wheeltapper_cloud.records import Records
 from wheeltapper_cloud.signature import SignedRequest
 from wheeltapper_cloud.wire import ServiceError
 
 _SERVICE = "iotevents"
 _LIMIT = 1000
 _BODY_LIMIT = 64 * 1024
+_SHELVED = "SNOOZE_DISABLED"
 _OPERATIONS = {"ack": "acknowledge", "snooze": "snooze", "disable": "disable", "enable": "enable", "reset": "reset"}
-_STATUSES = ("pending", "delivered", "undelivered", "failed", "parked")
+_REPLAYED = ("parked", "failed", "undelivered")
+_STATUSES = ("pending", "delivered", *_REPLAYED)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -66,16 +69,21 @@ class Asked(msgspec.Struct):
     def limit(self) -> int:
         """How many entries are wanted at the most."""
         text = self.query.get("limit", "250")
-        if not text.isdigit() or not 0 < int(text) <= _LIMIT:
+        if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= _LIMIT):
             raise ServiceError("InvalidRequestException", f"limit must be a number from 1 to {_LIMIT}")
         return int(text)
+
+
+class _Keyed(msgspec.Struct):
+    key: str | None = None
 
 
 class OperationsApi:
     """The answers."""
 
-    def __init__(self, judge: Judge, guard: Guard) -> None:
+    def __init__(self, judge: Judge, records: Records, guard: Guard) -> None:
         self._judge = judge
+        self._records = records
         self._guard = guard
 
     def routes(self) -> list[Route]:
@@ -84,9 +92,11 @@ class OperationsApi:
             ("GET", "/wheeltapper/alarms", self.alarms),
             ("GET", "/wheeltapper/alarms/{id}", self.alarm),
             ("POST", "/wheeltapper/alarms/{id}/{operation}", self.operate),
+            ("GET", "/wheeltapper/history/{machine:path}", self.history),
             ("GET", "/wheeltapper/models", self.models),
+            ("POST", "/wheeltapper/models/{model}/{operation}", self.operate_key),
             ("GET", "/wheeltapper/detectors/{model}", self.detectors),
-            ("GET", "/wheeltapper/detectors/{model}/{key}", self.detector),
+            ("GET", "/wheeltapper/detectors/{model}/{key:path}", self.detector),
             ("GET", "/wheeltapper/actions", self.actions),
             ("POST", "/wheeltapper/actions/replay", self.replay),
             ("GET", "/wheeltapper/audit", self.audit),
@@ -94,20 +104,27 @@ class OperationsApi:
         return [Route(path, self._endpoint(answer), methods=[method]) for method, path, answer in table]
 
     def alarms(self, asked: Asked) -> Any:
-        closed = asked.query.get("closed") == "true"
-        return {"alarms": [_alarm(found) for found in self._judge.raised_alarms(closed=closed, limit=asked.limit)]}
+        """Those that are open, shelved ones last; then, where they are wanted, those that are over, the newest first."""
+        found = [self._now(each) for each in self._judge.raised_alarms(limit=asked.limit)]
+        found.sort(key=lambda each: each["state"] == _SHELVED)
+        if asked.query.get("closed") == "true":
+            found += [self._now(each) for each in self._records.over(asked.limit - len(found))]
+        return {"alarms": found}
 
     def alarm(self, asked: Asked) -> Any:
-        return _alarm(self._found(asked.path["id"]))
+        return self._now(self._found(asked.path["id"]))
+
+    def history(self, asked: Asked) -> Any:
+        """Every alarm of a machine that is still remembered."""
+        found = self._records.of(asked.path["machine"], asked.query.get("model", ""), asked.limit)
+        return {"alarms": [self._now(each) for each in found]}
 
     def operate(self, asked: Asked) -> Any:
         """Alarms of alarm models change their state, as over AWS's API; those of detector models can be acknowledged."""
-        operation = _OPERATIONS.get(asked.path["operation"])
-        if operation is None:
-            raise ServiceError("InvalidRequestException", f"operation must be one of {', '.join(_OPERATIONS)}")
+        operation = _operation(asked)
         found = self._found(asked.path["id"])
         if self._judge.alarm(found.model, found.key) is not None:
-            self._operate_model(asked, found, operation)
+            self._operate_model(asked, found.model, found.key, operation)
         elif operation == "acknowledge":
             self._judge.acknowledge(found.id, by=asked.who, note=asked.note)
         else:
@@ -115,15 +132,23 @@ class OperationsApi:
                 "InvalidRequestException",
                 f"{found.model} is a detector model: its alarms can be acknowledged; only its own inputs change its state",
             )
-        return _alarm(self._found(found.id))
+        return self._now(self._found(found.id))
 
-    def _operate_model(self, asked: Asked, found: AlarmRecord, operation: Any) -> None:
+    def operate_key(self, asked: Asked) -> Any:
+        """An alarm of an alarm model, whether it has ever been raised or not."""
+        model, key = self._deployed(asked.path["model"]), asked.body.get("key", "")
+        if model.kind != "alarm" or not isinstance(key, str):
+            raise ServiceError("InvalidRequestException", f"{model.name} is a detector model: name an alarm by its id")
+        self._operate_model(asked, model.name, key, _operation(asked))
+        return self._judge.alarm(model.name, key)
+
+    def _operate_model(self, asked: Asked, model: str, key: str, operation: Any) -> None:
         snooze_s = asked.body.get("snooze_s")
-        if operation == "snooze" and not (isinstance(snooze_s, int) and 0 < snooze_s <= 31_622_400):
+        if operation == "snooze" and not (type(snooze_s) is int and 0 < snooze_s <= 31_622_400):
             raise ServiceError("InvalidRequestException", "snooze_s must be a number of seconds from 1 to 31622400")
         wanted = AlarmOperation(
-            model=found.model,
-            key=found.key,
+            model=model,
+            key=key,
             operation=operation,
             snooze_s=snooze_s if operation == "snooze" else None,
             note=asked.note,
@@ -136,21 +161,36 @@ class OperationsApi:
     def models(self, asked: Asked) -> Any:
         return {
             "models": [
-                {"name": found.name, "version": found.version, "kind": found.kind}
+                {"name": found.name, "version": found.version, "kind": found.kind, "key": _key_of(found)}
                 for found in self._judge.deployments()
             ]
         }
 
     def detectors(self, asked: Asked) -> Any:
         state, after = asked.query.get("state"), asked.query.get("after")
-        model = asked.path["model"]
-        return {"detectors": self._judge.detectors(model, state=state, after=after, limit=asked.limit)}
+        model = self._deployed(asked.path["model"])
+        if model.kind == "alarm":
+            return {"detectors": self._alarm_views(model.name, state, after, asked.limit)}
+        return {"detectors": self._judge.detectors(model.name, state=state, after=after, limit=asked.limit)}
+
+    def _alarm_views(self, model: str, state: str | None, after: str | None, limit: int) -> list[AlarmView]:
+        found: list[AlarmView] = []
+        while len(found) < limit:
+            page = self._judge.alarms(model, after=after, limit=_LIMIT)
+            found += [view for view in page if state in (None, view.state)]
+            if len(page) < _LIMIT:
+                break
+            after = page[-1].key
+        return found[:limit]
 
     def detector(self, asked: Asked) -> Any:
-        model, key = asked.path["model"], asked.path["key"]
-        found = self._judge.detector(model, "" if key == "-" else key) or self._judge.detector(model, key)
+        model, key = self._deployed(asked.path["model"]), asked.path["key"]
+        look = self._judge.alarm if model.kind == "alarm" else self._judge.detector
+        found = (look(model.name, "") if key == "-" else None) or look(model.name, key)
         if found is None:
-            raise ServiceError("ResourceNotFoundException", f"detector {model}/{key}: does not exist")
+            keyed = _key_of(model)
+            why = f"name one: the key is {keyed}" if key == "-" and keyed else "does not exist"
+            raise ServiceError("ResourceNotFoundException", f"detector {model.name} {key}: {why}")
         return found
 
     def actions(self, asked: Asked) -> Any:
@@ -160,9 +200,12 @@ class OperationsApi:
         return {"actions": [_action(found) for found in self._judge.actions(wanted, limit=asked.limit)]}
 
     def replay(self, asked: Asked) -> Any:
+        """Those named, or all of some statuses; parked ones where nothing else is said."""
         ids = asked.body.get("ids")
         if ids is None:
-            statuses: list[Any] = ["parked"]
+            statuses: Any = asked.body.get("statuses", ["parked"])
+            if not isinstance(statuses, list) or not statuses or not all(each in _REPLAYED for each in statuses):
+                raise ServiceError("InvalidRequestException", f"statuses must be of {', '.join(_REPLAYED)}")
             ids = [found.action.id for found in self._judge.actions(statuses, limit=100_000)]
         if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids):
             raise ServiceError("InvalidRequestException", "ids must be a list of actions' ids")
@@ -176,6 +219,28 @@ class OperationsApi:
         if found is None:
             raise ServiceError("ResourceNotFoundException", f"alarm {alarm_id}: does not exist")
         return found
+
+    def _deployed(self, name: str) -> Deployment:
+        for found in self._judge.deployments():
+            if found.name == name:
+                return found
+        raise ServiceError("ResourceNotFoundException", f"model {name}: is not in force")
+
+    def _now(self, found: AlarmRecord) -> dict[str, Any]:
+        """An alarm as it stands, and who has shelved it until when, where that is on record."""
+        content = msgspec.structs.asdict(found)
+        content["alarm"] = content.pop("body")
+        content.pop("sequence")
+        return {**content, "shelved_until_ms": None, "shelved_by": "", **self._shelving(found)}
+
+    def _shelving(self, found: AlarmRecord) -> dict[str, Any]:
+        if found.cleared_ms is not None or found.state != _SHELVED:
+            return {}
+        view, act = self._judge.alarm(found.model, found.key), self._records.last_act("snooze", found.model, found.key)
+        if view is None or view.customer_action is None or act is None:
+            return {}
+        until_ms = act.time_ms + 1000 * (view.customer_action["snooze_s"] or 0)
+        return {"shelved_until_ms": until_ms, "shelved_by": act.who, "note": act.note}
 
     def _endpoint(self, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
         return functools.partial(self._answered, answer)
@@ -216,11 +281,15 @@ async def _limited(request: Request) -> Any:
         yield part
 
 
-def _alarm(found: AlarmRecord) -> dict[str, Any]:
-    content = msgspec.structs.asdict(found)
-    content["alarm"] = content.pop("body")
-    content.pop("sequence")
-    return content
+def _operation(asked: Asked) -> Any:
+    operation = _OPERATIONS.get(asked.path["operation"])
+    if operation is None:
+        raise ServiceError("InvalidRequestException", f"operation must be one of {', '.join(_OPERATIONS)}")
+    return operation
+
+
+def _key_of(model: Deployment) -> str:
+    return msgspec.json.decode(model.body, type=_Keyed).key or ""
 
 
 def _action(found: ActionRecord) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from wheeltapper_cloud.keys import KeyStore
 from wheeltapper_cloud.metrics import Metrics
 from wheeltapper_cloud.notifications import Escalation
 from wheeltapper_cloud.operations_api import OperationsApi
+from wheeltapper_cloud.records import Records
 from wheeltapper_cloud.rule_files import expand
 from wheeltapper_cloud.server import Endpoint, application
 from wheeltapper_cloud.settings import CloudSettings
@@ -90,8 +91,8 @@ class Companion:
         operations = Operations()
         methods = handlers(self._account, operations)
         self._deployer = Deployer(self._account, operations, methods)
-        self._metrics = Metrics(self.judge.statistics)
-        self._operators = OperationsApi(self.judge, guard)
+        self._metrics = Metrics(self.judge.statistics, self.why_not_ready)
+        self._operators = OperationsApi(self.judge, Records(self.judge, data_dir), guard)
         self._endpoint = Endpoint(operations, methods, guard, self._metrics, clock, settings.server)
 
     def start(self) -> None:
@@ -121,7 +122,7 @@ class Companion:
         """Why messages cannot be taken now; empty when they can."""
         if not self.judge.statistics().writable:
             return "the journal cannot be written"
-        return ""
+        return self._transport.trouble if self._transport is not None else ""
 
     def close(self) -> None:
         """Stop taking work, apply what was taken, let go of the files."""

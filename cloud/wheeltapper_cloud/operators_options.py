@@ -1,0 +1,38 @@
+"""Options that operators' commands share."""
+
+import argparse
+import os
+
+_DEFAULT_SERVER = "http://127.0.0.1:8600"
+_MOST = 1000
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Whom to ask, and in which form to answer."""
+    parser.add_argument(
+        "--server",
+        default=os.environ.get("WHEELTAPPER_SERVER") or _DEFAULT_SERVER,
+        help=f"address of the cloud companion (default: $WHEELTAPPER_SERVER or {_DEFAULT_SERVER})",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
+
+
+def add_who(parser: argparse.ArgumentParser) -> None:
+    """Who acts."""
+    parser.add_argument(
+        "--as",
+        dest="by",
+        default=os.environ.get("USER", ""),
+        help="your name (default: $USER); a key's name goes before it",
+    )
+
+
+def add_limit(parser: argparse.ArgumentParser) -> None:
+    """How many rows."""
+    parser.add_argument("--limit", type=_limit, default=250, metavar="N", help="the newest N (default: 250)")
+
+
+def _limit(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= _MOST):
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to {_MOST}")
+    return int(text)

@@ -1,0 +1,119 @@
+"""
+What the judge has written down, read beside it: alarms that are over, and counts for whoever watches the companion.
+
+``judge.db`` may be read while the judge writes (see docs/durability.md); each question has a connection of its own.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from wheeltapper.errors import UnavailableError
+from wheeltapper.judge import AlarmRecord, AuditRecord, Judge
+from wheeltapper.judge.host import DATABASE
+
+T = TypeVar("T")
+
+_COLUMNS = AlarmRecord.__struct_fields__
+_ACT = AuditRecord.__struct_fields__
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What waits for people.
+
+    Attributes:
+        open, unacknowledged: alarms.
+        failed, undelivered: actions that nobody has replayed.
+        oldest_pending_ms: since when an action waits; None where none does.
+    """
+
+    open: int
+    unacknowledged: int
+    failed: int
+    undelivered: int
+    oldest_pending_ms: int | None
+
+
+class Records:
+    """Reads one judge's tables; safe from any thread."""
+
+    def __init__(self, judge: Judge, data_dir: Path) -> None:
+        self._judge = judge
+        self._address = f"file:{quote(str(data_dir / DATABASE))}?mode=ro"
+
+    def over(self, limit: int) -> list[AlarmRecord]:
+        """Alarms that are over, the newest first."""
+        return self._alarms("cleared_ms IS NOT NULL", (), limit)
+
+    def of(self, machine: str, model: str, limit: int) -> list[AlarmRecord]:
+        """
+        What befell one machine, the newest first, open alarms included.
+
+        Args:
+            machine: a detector's key, or the thing that its alarms name.
+            model: of this model only; of every model where it is empty.
+            limit: how many at the most.
+        """
+        thing = "json_extract(CAST(body AS TEXT), '$.thing')"
+        return self._alarms(f"(key = ? OR {thing} = ?) AND ? IN ('', model)", (machine, machine, model), limit)
+
+    def last_act(self, what: str, model: str, key: str) -> AuditRecord | None:
+        """The newest record of somebody's doing this to one detector or alarm."""
+        sql = (
+            f"SELECT {', '.join(_ACT)} FROM audit WHERE what = ? AND model = ? AND key = ? ORDER BY number DESC LIMIT 1"  # noqa: S608
+        )
+        row = self._read(lambda connection: connection.execute(sql, (what, model, key)).fetchone())
+        return None if row is None else AuditRecord(**dict(zip(_ACT, row, strict=True)))
+
+    def counts(self) -> Counts:
+        """
+        Count what waits, without waiting for the judge.
+
+        Raises:
+            UnavailableError: the tables cannot be read now.
+        """
+        return self._read(_counted)
+
+    def _alarms(self, condition: str, arguments: tuple[Any, ...], limit: int) -> list[AlarmRecord]:
+        self._judge.raised_alarms(limit=1)  # has what the judge still holds in memory written first
+        sql = f"SELECT {', '.join(_COLUMNS)} FROM alarm WHERE {condition} ORDER BY raised_ms DESC, id LIMIT ?"  # noqa: S608
+        rows = self._read(lambda connection: connection.execute(sql, (*arguments, limit)).fetchall())
+        return [_alarm(row) for row in rows]
+
+    def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            with closing(sqlite3.connect(self._address, uri=True, isolation_level=None)) as connection:
+                return function(connection)
+        except sqlite3.Error as error:
+            raise UnavailableError(f"{DATABASE}: cannot be read now: {error}") from error
+
+
+def _counted(connection: sqlite3.Connection) -> Counts:
+    (opened, taken) = connection.execute(
+        "SELECT count(*), count(acknowledged_ms) FROM alarm WHERE cleared_ms IS NULL"
+    ).fetchone()
+    statuses = dict(
+        connection.execute("SELECT status, count(*) FROM action WHERE status <> 'delivered' GROUP BY status").fetchall()
+    )
+    (oldest,) = connection.execute(
+        "SELECT min(time_ms) FROM action WHERE status <> 'delivered' AND status = 'pending'"
+    ).fetchone()
+    return Counts(
+        open=opened,
+        unacknowledged=opened - taken,
+        failed=statuses.get("failed", 0),
+        undelivered=statuses.get("undelivered", 0),
+        oldest_pending_ms=oldest,
+    )
+
+
+def _alarm(row: tuple[Any, ...]) -> AlarmRecord:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    values["body"] = msgspec.Raw(values["body"])
+    return AlarmRecord(**values)
