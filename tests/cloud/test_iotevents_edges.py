@@ -85,6 +85,22 @@ def test_detectors_operations_leave_alarms_alone(kept):
     assert [one["keyValue"] for one in alarms] == ["k"]
 
 
+@pytest.mark.parametrize("number", ["-9223372036854775808", "123456789012345678901234567890", "-0.5", "1e300"])
+def test_what_describe_says_of_a_variable_update_takes(cloud, number):
+    remember = {"setVariable": {"variableName": "x", "value": "$input.In.v"}}
+    state = {"stateName": "A", "onInput": {"events": [{**EVENT, "condition": "true", "actions": [remember]}, EVENT]}}
+    definition = {"initialStateName": "A", "states": [state]}
+    cloud.call("POST", "/detector-models/model", {"roleArn": ROLE, "detectorModelDefinition": definition})
+    put(cloud, "2", {"id": "k", "v": json.loads(number)})
+    said = cloud.call("GET", "/detectors/model/keyValues/?keyValue=k")[1]["detector"]["state"]["variables"]
+    entry = {"messageId": "1", "detectorModelName": "model", "keyValue": "k2", "state": {**STATE, "variables": said}}
+    refused = cloud.call("POST", "/detectors", {"detectors": [entry]})[1]["batchUpdateDetectorErrorEntries"]
+    again = cloud.call("GET", "/detectors/model/keyValues/?keyValue=k2")[1]["detector"]["state"]["variables"]
+
+    assert refused == []
+    assert said == again != []
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_alarms_operations_find_no_detectors(kept, operation):
     (refused,) = operate(kept, operation, "model", "k")

@@ -6,6 +6,7 @@ epoch, fractional), actions go out as data, and the host decides what is durable
 """
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 from itertools import count
@@ -29,6 +30,8 @@ from wheeltapper.errors import DefinitionError
 __all__ = ["Action", "Message", "Outcome", "Shard", "Trigger"]
 
 Instance: TypeAlias = Detector | Alarm
+
+_INTEGER = re.compile("-?[0-9]{1,1024}")
 
 
 class _Model:
@@ -461,6 +464,8 @@ def value_of(text: str, what: str) -> Operand:
     >>> value_of("22.5", "x"), value_of('"01"', "x"), value_of("-3", "x"), value_of("false", "x")
     (22.5, '01', -3, False)
     """
+    if _INTEGER.fullmatch(text):  # also one that a payload may hold and no expression can write
+        return int(text)
     match parse(text, path=what):
         case Literal(value):
             return value
