@@ -118,3 +118,18 @@ def test_last_words_are_found_at_the_end_of_a_long_log(tmp_path: Path) -> None:
 
     assert supervisor.last_line("gateway") == "broker: away"
     assert supervisor.last_line("cloud") == "it said nothing"
+
+
+def test_a_talkative_programs_log_stays_within_its_bound_and_the_last_words_are_kept(tmp_path: Path) -> None:
+    code = "import time\nfor n in range(3000): print('line', n, 'x' * 100)\nprint('done', flush=True); time.sleep(60)"
+    program = python("talker", code)
+    supervisor = Supervisor([program], tmp_path, SystemClock(), lambda *_: None, log_bytes=50_000)
+    supervisor.start("talker")
+    log = supervisor.log_file("talker")
+    older = tmp_path / "talker.log.1"
+
+    watch_until(supervisor, lambda: supervisor.last_line("talker") == "done" and log.stat().st_size <= 50_000)
+
+    assert older.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"talker.log", "talker.log.1"}
+    supervisor.stop()

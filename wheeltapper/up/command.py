@@ -30,6 +30,7 @@ from wheeltapper.up.supervisor import Program, Supervisor
 
 log = logging.getLogger(__name__)
 
+LOGS = "logs"
 _NEEDED = ("paho", "onnxruntime", "numpy", "starlette", "uvicorn")
 _READY_TIMEOUT_S = 60.0
 _TICK_S = 0.1
@@ -116,7 +117,7 @@ class House:
         self._clock = SystemClock()
         self._ready: set[str] = set()
         self._lock = threading.Lock()
-        self._supervisor = Supervisor(programs, data_dir / "logs", self._clock, self._tell)
+        self._supervisor = Supervisor(programs, data_dir / LOGS, self._clock, self._tell)
         self._transport: Transport | None = None
 
     def open(self) -> None:
@@ -175,7 +176,8 @@ class House:
             if self._clock.monotonic() > deadline:
                 missing = sorted(names - self._ready)
                 raise UnavailableError(
-                    f"{missing[0]}: not ready after {_READY_TIMEOUT_S:.0f} s: {self._supervisor.last_line(missing[0])}"
+                    f"{missing[0]}: not ready after {_READY_TIMEOUT_S:.0f} s: {self._supervisor.last_line(missing[0])}; "
+                    f"see {self._supervisor.log_file(missing[0])}"
                 )
             self._clock.wait(self._stop, _TICK_S)
 
@@ -295,7 +297,9 @@ def _output(as_json: bool, run: Run, data_dir: Path) -> Iterator[Callable[[Event
         with _live_view(run, data_dir) as show:
             yield show
     else:
-        print(f"wheeltapper up: {run.thing}, data in {data_dir}", flush=True)
+        print(
+            f"wheeltapper up: {run.thing}, data in {data_dir}, what the processes say in {data_dir / LOGS}", flush=True
+        )
         yield _print_line
 
 
@@ -323,4 +327,4 @@ def _live_view(run: Run, data_dir: Path) -> Iterator[Callable[[Event], None]]:
     picture = Picture(f"wheeltapper up – {run.thing}")
     with Live(get_renderable=picture.render, refresh_per_second=5, screen=False, vertical_overflow="crop"):
         yield picture.add
-    print(f"data: {data_dir}")
+    print(f"data: {data_dir}; what the processes said: {data_dir / LOGS}")

@@ -7,6 +7,7 @@ A child never outlives its supervisor: on Linux the kernel ends it when the supe
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _STABLE_AFTER_S = 30.0
 _GIVE_UP_AFTER = 10
 _LAST_WORDS_BYTES = 4096
+_LOG_BYTES = 5_000_000
 
 
 class Program(msgspec.Struct, frozen=True):
@@ -40,9 +42,11 @@ class Supervisor:
 
     Args:
         programs: started in this order and ended in the reverse.
-        log_folder: one file per program takes its standard output and error.
+        log_folder: one file per program takes its standard output and error; beyond ``log_bytes`` it begins anew, and one
+            older file is kept beside it.
         clock: measures how long a program lived.
         on_event: told (program, what happened, detail) of every start and death; from any thread.
+        log_bytes: when a log begins anew.
     """
 
     def __init__(
@@ -51,11 +55,14 @@ class Supervisor:
         log_folder: Path,
         clock: Clock,
         on_event: Callable[[str, str, str], None],
+        *,
+        log_bytes: int = _LOG_BYTES,
     ) -> None:
         self._programs = {program.name: program for program in programs}
         self._log_folder = log_folder
         self._clock = clock
         self._on_event = on_event
+        self._log_bytes = log_bytes
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._started_at: dict[str, float] = {}
         self._deaths: dict[str, int] = {}
@@ -65,7 +72,7 @@ class Supervisor:
     def start(self, name: str) -> None:
         """Start one program."""
         self._log_folder.mkdir(parents=True, exist_ok=True)
-        with (self._log_folder / f"{name}.log").open("ab") as log:
+        with self.log_file(name).open("ab") as log:
             self._children[name] = subprocess.Popen(
                 [*self._programs[name].command],
                 stdin=subprocess.DEVNULL,
@@ -80,7 +87,7 @@ class Supervisor:
 
     def watch(self) -> None:
         """
-        Start again what has died; call it now and then.
+        Start again what has died, and keep logs within bounds; call it now and then.
 
         Raises:
             SettingsError: a program says that its settings are wrong: starting it again would not help.
@@ -88,6 +95,7 @@ class Supervisor:
         """
         now = self._clock.monotonic()
         for name, child in list(self._children.items()):
+            _turn_over(self.log_file(name), self._log_bytes)
             status = child.poll()
             if status is not None:
                 del self._children[name]
@@ -105,20 +113,18 @@ class Supervisor:
         deaths = 1 if lived > _STABLE_AFTER_S else self._deaths.get(name, 0) + 1
         self._deaths[name] = deaths
         if deaths >= _GIVE_UP_AFTER:
-            raise UnavailableError(
-                f"{name}: died {deaths} times in a row: {last_words}; see {self._log_folder}/{name}.log"
-            )
+            raise UnavailableError(f"{name}: died {deaths} times in a row: {last_words}; see {self.log_file(name)}")
         self._due[name] = now + _BACKOFF_S[min(deaths, len(_BACKOFF_S)) - 1]
         self._on_event(name, "restarted", f"ended with status {status}: {last_words}")
 
+    def log_file(self, name: str) -> Path:
+        """Where a program's output goes."""
+        return self._log_folder / f"{name}.log"
+
     def last_line(self, name: str) -> str:
         """What a program last said."""
-        try:
-            with (self._log_folder / f"{name}.log").open("rb") as log:
-                log.seek(max(0, log.seek(0, os.SEEK_END) - _LAST_WORDS_BYTES))
-                lines = log.read().decode("utf-8", "replace").splitlines()
-        except OSError:
-            return "it said nothing"
+        log = self.log_file(name)
+        lines = _last_lines(log) or _last_lines(_older(log))
         return lines[-1].removeprefix("wheeltapper: ") if lines else "it said nothing"
 
     def pids(self) -> dict[str, int]:
@@ -145,3 +151,27 @@ class Supervisor:
 
 def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _older(path: Path) -> Path:
+    return path.with_name(f"{path.name}.1")
+
+
+def _last_lines(path: Path) -> list[str]:
+    try:
+        with path.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _LAST_WORDS_BYTES))
+            return log.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+
+
+def _turn_over(path: Path, limit: int) -> None:
+    """Move what a log holds to the file beside it; whoever writes it goes on writing, so it is copied and emptied."""
+    with contextlib.suppress(OSError):
+        if path.stat().st_size <= limit:
+            return
+        with contextlib.suppress(OSError):  # on a full disk the older half goes: bounded comes first
+            _older(path).unlink(missing_ok=True)
+            shutil.copyfile(path, _older(path))
+        os.truncate(path, 0)
