@@ -1,11 +1,14 @@
 import contextlib
+from itertools import product
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wheeltapper.errors import SettingsError
 from wheeltapper_cloud.iotsql import Context, parse_statement, parse_template
+from wheeltapper_cloud.iotsql_functions import FUNCTIONS
 from wheeltapper_cloud.iotsql_values import UNDEFINED
 
 STATEMENT = "SELECT %s FROM 'dt/+/+'"
@@ -409,6 +412,21 @@ def test_what_is_not_supported_is_refused_by_name(statement, named):
 def test_a_template_is_text_with_expressions():
     assert parse_template("${topic(3)}-${t}")(Context(PAYLOAD, "dt/plant/m1", 0)) == "m1-21"
     assert parse_template("${absent}")(Context(PAYLOAD, "a", 0)) is UNDEFINED
+
+
+KINDS = [UNDEFINED, None, True, 21, -2.5, 1e300, 10**33, "5", "'(é", [1, "a"], {"a": 1}]
+
+
+@pytest.mark.filterwarnings("ignore:Possible nested set")
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_no_function_fails_on_any_kind_of_value(name):
+    function, fewest, most = FUNCTIONS[name]
+
+    results = [
+        function(*arguments) for count in range(fewest, min(most, 3) + 1) for arguments in product(KINDS, repeat=count)
+    ]
+
+    assert msgspec.json.encode([result for result in results if result is not UNDEFINED])
 
 
 @given(st.text(max_size=80))
