@@ -132,7 +132,7 @@ class Outbox:
 
         Args:
             puts: the messages, in order.
-            states: name → bytes; each replaces what was kept under its name.
+            states: name → bytes; each replaces what was kept under its name, and none at all, ``b""``, forgets the name.
             done: called on the writer's thread: with None when all is on disk, with the error when nothing was kept.
         """
         if self._closed:
@@ -297,7 +297,9 @@ class Outbox:
             "INSERT INTO entry (topic, payload, time_ms) VALUES (?, ?, ?)",
             [(put.topic, put.payload, now) for put in request.puts],
         )
-        self._writer.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", list(request.states.items()))
+        states = request.states.items()
+        self._writer.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", [pair for pair in states if pair[1]])
+        self._writer.executemany("DELETE FROM state WHERE name = ?", [(name,) for name, value in states if not value])
         self._bytes += size
         self._count += len(request.puts)
         return None

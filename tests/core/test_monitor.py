@@ -98,3 +98,21 @@ def test_the_picture_shows_sensors_score_state_and_why() -> None:
 
     for expected in ("gateway", "71.25", "75%", "Anomalous", "3.500", "because $input.Prediction.score", "limit = 1"):
         assert expected in text
+
+
+def test_the_picture_stays_small_whoever_speaks_on_the_broker() -> None:
+    picture = Picture("wheeltapper")
+    for number in range(500):
+        head = {"time_ms": number, "thing": f"motor-{number}"}
+        picture.add({**head, "kind": "health", "process": f"process-{number}", "status": "ready"})
+        picture.add({**head, "kind": "reading", f"S{number}": 1.0})
+        picture.add({**head, "thing": "motor-1", "kind": "reading", f"T{number}": 2.0})
+
+    console = Console(file=io.StringIO(), width=200, height=5_000)
+    console.print(picture.render())
+
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert shown.count("readings") <= 101
+    assert "motor-499" in shown
+    assert "motor-1 " in shown
+    assert "motor-9 " not in shown

@@ -71,6 +71,17 @@ def test_a_state_is_kept_together_with_its_entries(tmp_path: Path) -> None:
     outbox.close()
 
 
+def test_an_empty_state_forgets_its_name(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db")
+    outbox.put_and_wait([], states={"a": b"1", "b": b"2"})
+
+    outbox.put_and_wait([], states={"a": b""})
+
+    assert outbox.state("a") is None
+    assert outbox.states() == {"b": b"2"}
+    outbox.close()
+
+
 def test_a_full_outbox_that_drops_makes_room_by_forgetting_the_oldest(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "outbox.db", max_bytes=3, full="drop_oldest")
     outbox.put_and_wait(numbered(1, 2, 3))

@@ -182,7 +182,7 @@ class House:
             self._clock.wait(self._stop, _TICK_S)
 
     def _take(self, event: Event) -> None:
-        if event["kind"] == "health" and event.get("status") == "ready":
+        if event["kind"] == "health" and event.get("status") == "ready" and event["thing"] in self._names:
             self._ready.add(str(event["thing"]))
         self._tell_event(event)
 

@@ -1,14 +1,15 @@
 """
 The live view of ``wheeltapper up``: machines, sensors, score, contributions, detector state, last alarms.
 
-``Picture`` gathers events and is drawn by rich; it holds a bounded history, however long the run.
+``Picture`` gathers events and is drawn by rich; it holds a bounded history of a bounded number of machines, sensors and
+processes, the latest heard, however long the run and whoever speaks on the broker.
 """
 
 import datetime
 import threading
-from collections import deque
-from collections.abc import Sequence
-from typing import Any
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -21,16 +22,29 @@ _BARS = "▁▂▃▄▅▆▇█"
 _HISTORY = 48
 _SENSORS_SHOWN = 14
 _ALARMS_SHOWN = 5
+_MOST = 50  # machines, processes, sensors of a machine
 # Processes that speak under a name of their own; the others speak for a machine.
 _ROOMS = ("broker", "cloud", "gateway")
 _STYLE_OF_STATUS = {"ready": "green", "starting": "yellow", "restarted": "yellow", "degraded": "yellow"}
+
+
+T = TypeVar("T")
+
+
+def _latest(known: "OrderedDict[str, T]", name: str, make: Callable[[], T]) -> T:
+    """What is known under a name, made if it is new; the one not asked for the longest makes room."""
+    found = known[name] = known[name] if name in known else make()
+    known.move_to_end(name)
+    if len(known) > _MOST:
+        known.popitem(last=False)
+    return found
 
 
 class _Thing:
     """What is known of one machine."""
 
     def __init__(self) -> None:
-        self.sensors: dict[str, deque[float]] = {}
+        self.sensors: OrderedDict[str, deque[float]] = OrderedDict()
         self.scores: deque[float] = deque(maxlen=_HISTORY)
         self.prediction: Event = {}
         self.state = "–"
@@ -44,10 +58,10 @@ class Picture:
     def __init__(self, title: str) -> None:
         self._title = title
         self._lock = threading.Lock()
-        self._things: dict[str, _Thing] = {}
+        self._things: OrderedDict[str, _Thing] = OrderedDict()
         self._alarms: deque[Event] = deque(maxlen=_ALARMS_SHOWN)
         self._actions: dict[str, int] = {}
-        self._processes: dict[str, Event] = {}
+        self._processes: OrderedDict[str, Event] = OrderedDict()
 
     def add(self, event: Event) -> None:
         """Take one event in."""
@@ -56,7 +70,7 @@ class Picture:
             if kind == "health":
                 self._add_health(event)
                 return
-            thing = self._things.setdefault(str(event["thing"]), _Thing())
+            thing = _latest(self._things, str(event["thing"]), _Thing)
             if kind == "reading":
                 _add_reading(thing, event)
             elif kind == "prediction":
@@ -72,10 +86,10 @@ class Picture:
 
     def _add_health(self, event: Event) -> None:
         if event.get("process") == "machine":
-            self._things.setdefault(str(event["thing"]), _Thing()).fault = str(event.get("detail"))
+            _latest(self._things, str(event["thing"]), _Thing).fault = str(event.get("detail"))
             return
         room = event["thing"] if event["thing"] in _ROOMS else event.get("process")
-        self._processes[str(room)] = event
+        _latest(self._processes, str(room), dict).update(event)
 
     def render(self) -> RenderableType:
         """What to draw now."""
@@ -113,7 +127,7 @@ def _add_reading(thing: _Thing, event: Event) -> None:
     for sensor, value in event.items():
         if sensor in ("time_ms", "kind", "thing", "message_id") or isinstance(value, bool | str | None):
             continue
-        thing.sensors.setdefault(sensor, deque(maxlen=_HISTORY)).append(float(value))
+        _latest(thing.sensors, sensor, lambda: deque(maxlen=_HISTORY)).append(float(value))
 
 
 def _draw_thing(name: str, thing: _Thing) -> RenderableType:
