@@ -11,8 +11,10 @@ import shlex
 from importlib.resources import as_file, files
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
 
 from wheeltapper.errors import SettingsError
+from wheeltapper_cloud.guard import is_loopback
 from wheeltapper_cloud.wire import MODELS
 
 SEARCHED = Path("~/.aws/models")
@@ -77,7 +79,7 @@ def variables(endpoint: str, folder: Path | None = None) -> dict[str, str]:
         found["AWS_DATA_PATH"] = os.pathsep.join([path, *(part for part in others if part != path)])
     if not any(name in os.environ for name in ("AWS_REGION", "AWS_DEFAULT_REGION")):
         found["AWS_DEFAULT_REGION"] = "us-east-1"
-    return found
+    return found | _past_the_proxy(endpoint)
 
 
 def _holds_models(folder: Path) -> bool:
@@ -92,6 +94,16 @@ def _check_url(endpoint: str) -> None:
         is_url = False
     if not is_url:
         raise SettingsError(f"{endpoint!r}: is no URL; give --endpoint one such as http://127.0.0.1:8600")
+
+
+def _past_the_proxy(endpoint: str) -> dict[str, str]:
+    """What keeps clients from sending calls for this machine to the proxy that the environment names."""
+    parts = urlsplit(endpoint)
+    host = parts.hostname or ""
+    if not is_loopback(host) or parts.scheme not in getproxies_environment() or proxy_bypass(host):
+        return {}
+    name = "no_proxy" if "no_proxy" in os.environ else "NO_PROXY"
+    return {name: ",".join(filter(None, (os.environ.get(name), host)))}
 
 
 def exports(values: dict[str, str]) -> str:

@@ -128,6 +128,29 @@ def test_an_endpoint_that_no_client_could_call_is_refused(endpoint, capsys):
     assert "is no URL; give --endpoint" in told.err
 
 
+@pytest.mark.parametrize(
+    ("present", "endpoint", "wanted"),
+    [
+        ({}, "http://127.0.0.1:1", {}),
+        ({"HTTP_PROXY": "http://p:3128"}, "http://127.0.0.1:1", {"NO_PROXY": "127.0.0.1"}),
+        ({"http_proxy": "http://p:3128", "no_proxy": "a.b"}, "http://localhost:1", {"no_proxy": "a.b,localhost"}),
+        ({"http_proxy": "http://p:3128", "NO_PROXY": "127.0.0.1"}, "http://127.0.0.1:1", {}),
+        ({"https_proxy": "http://p:3128"}, "http://127.0.0.1:1", {}),
+        ({"http_proxy": "http://p:3128"}, "http://10.0.0.7:1", {}),
+    ],
+)
+def test_a_proxy_is_not_asked_for_what_this_machine_serves(monkeypatch, present, endpoint, wanted):
+    for name in os.environ:
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    for name, value in present.items():
+        monkeypatch.setenv(name, value)
+
+    found = {name: value for name, value in variables(endpoint).items() if name.lower() == "no_proxy"}
+
+    assert found == wanted
+
+
 def test_a_folder_without_the_models_is_refused_with_what_puts_them_there(tmp_path, capsys):
     folder = str(tmp_path / "models")
     refused = main(["boto", "env", "--dir", folder])
