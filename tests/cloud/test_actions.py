@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.core.judging import MODEL, Bench, deployment
-from wheeltapper.clock import ManualClock
+from wheeltapper.clock import ManualClock, SystemClock
 from wheeltapper.errors import MessageError, SettingsError, UnavailableError
 from wheeltapper.judge import Action
 from wheeltapper.judge.delivery import Delivery, DeliverySettings, Result
@@ -510,5 +510,25 @@ def test_the_documents_settings_are_read(tmp_path):
     found = load(path)
 
     assert len(found.rules) >= 2
-    assert [type(mapping).__name__ for mapping in found.actions.map] == ["ToWebhook", "ToCommand", "ToEmail"]
+    assert [type(mapping).__name__ for mapping in found.actions.map] == [
+        "ToWebhook", "ToCommand", "ToEmail", "ToCommand",
+    ]  # fmt: skip
     assert found.actions.notifications.escalate_after_s == [900, 3600]
+
+
+def test_the_documents_receiver_tells_genuine_webhooks_from_others(webhook):
+    document = (Path(__file__).resolve().parents[2] / "docs" / "actions.md").read_text()
+    receiver = {}
+    exec(re.search(r"```python\n(.*?)```", document, re.DOTALL)[1], receiver)  # noqa: S102 - our own document
+    genuine, secret = receiver["genuine"], b"0123456789abcdef0123"
+
+    run(WebhookExecutor(webhook.settings, SystemClock()), action())
+    run(WebhookExecutor(webhook.settings, ManualClock(5_000)), action())
+
+    (_, headers, body), (_, old, _) = webhook.received
+    assert genuine(secret, headers, body)
+    assert not genuine(secret, headers, body + b" ")
+    assert not genuine(b"another secret!!", headers, body)
+    assert not genuine(secret, {**headers, "X-Wheeltapper-Action-Id": "a2"}, body)
+    assert not genuine(secret, {**headers, "X-Wheeltapper-Time": old["X-Wheeltapper-Time"]}, body)
+    assert not genuine(secret, old, body)
