@@ -30,7 +30,7 @@ _GAUGES = {
 class Metrics:
     """The process's metrics; safe from any thread."""
 
-    def __init__(self, statistics: Callable[[], Statistics]) -> None:
+    def __init__(self, statistics: Callable[[], Statistics], why_not_ready: Callable[[], str]) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "wheeltapper_requests", "answers to API requests", ["operation", "status"], registry=self.registry
@@ -43,7 +43,7 @@ class Metrics:
             registry=self.registry,
         )
         self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
-        self.registry.register(_JudgeCollector(statistics))
+        self.registry.register(_JudgeCollector(statistics, why_not_ready))
 
     def answered(self, operation: str, status: int, seconds: float) -> None:
         """Count one answer; ``operation`` is one of the service models' or ``unknown``."""
@@ -62,8 +62,9 @@ class Metrics:
 class _JudgeCollector:
     """Asks the judge when Prometheus asks us."""
 
-    def __init__(self, statistics: Callable[[], Statistics]) -> None:
+    def __init__(self, statistics: Callable[[], Statistics], why_not_ready: Callable[[], str]) -> None:
         self._statistics = statistics
+        self._why_not_ready = why_not_ready
 
     def collect(self) -> Iterator[Metric]:
         found = self._statistics()
@@ -71,3 +72,4 @@ class _JudgeCollector:
             yield CounterMetricFamily(f"wheeltapper_messages_{name}", text, value=getattr(found, name))
         for name, text in _GAUGES.items():
             yield GaugeMetricFamily(f"wheeltapper_{name}", text, value=float(getattr(found, name)))
+        yield GaugeMetricFamily("wheeltapper_ready", "1 while messages can be taken", value=float(not self._why_not_ready()))

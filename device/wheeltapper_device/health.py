@@ -74,7 +74,7 @@ class Reporter:
     def _refusals(self) -> str:
         refused = self._outbox.refused
         aside = f"{refused} refused and set aside, see: wheeltapper outbox show" if refused else ""
-        return "; ".join(filter(None, [aside, self._sender.trouble]))
+        return "; ".join(filter(None, [aside, self._sender.trouble, self._transport.trouble]))
 
     def _report(self, status: Status, detail: str) -> None:
         now_ms = self._clock.time_ms()

@@ -22,6 +22,7 @@ from wheeltapper.errors import SettingsError, UnavailableError
 from wheeltapper.transport.memory import MemoryBroker
 from wheeltapper_cloud.guard import Guard
 from wheeltapper_cloud.keys import KeyStore
+from wheeltapper_cloud.rules import RuleSettings
 from wheeltapper_cloud.settings import CloudSettings, ServerSettings, load
 from wheeltapper_cloud.signature import SignedRequest
 from wheeltapper_cloud.wire import ServiceError
@@ -242,6 +243,27 @@ def test_messages_from_the_broker_are_judged_and_the_news_published(tmp_path):
     assert said["wt/m1/alarm"]["values"] == {"$input.Reading.t": 80}
     assert said["wt/m1/action"]["outcome"] == "undelivered"
     assert said["wt/cloud/health"]["process"] == "cloud"
+
+
+def test_a_subscription_that_the_broker_refuses_is_told_by_every_health_check(tmp_path):
+    broker, broker_said = MemoryBroker(), "broker memory:0: refused to subscribe to wt/+/reading; see its access rules"
+    broker.refused_filters.add("wt/+/reading")
+    settings = CloudSettings(rules=[RuleSettings(filter="wt/+/reading", input="Reading")], health_s=0.05)
+    with serving(tmp_path / "data", settings, transport=broker.transport()) as cloud:
+        deadline = time.monotonic() + 30
+        while not broker.published and time.monotonic() < deadline:
+            broker.deliver()
+            time.sleep(0.01)
+        refused = cloud.call("GET", "/health/ready")
+        counted = cloud.call("GET", "/metrics")[1]
+        broker.refused_filters.clear()
+        granted = cloud.call("GET", "/health/ready")
+
+    said = json.loads(broker.published[0][1])
+    assert (said["status"], said["detail"]) == ("degraded", broker_said)
+    assert (refused[0], broker_said in str(refused[1])) == (503, True)
+    assert b"wheeltapper_ready 0.0" in counted
+    assert granted[0] == 200
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

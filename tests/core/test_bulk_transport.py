@@ -184,8 +184,10 @@ def test_a_refused_subscription_is_told(
     peer.connection.sendall(b"\x90" + bytes([2 + len(refusal)]) + asked[:2] + refusal)
 
     deadline = time.monotonic() + 20
-    while "refused" not in caplog.text and time.monotonic() < deadline:
+    while not transport.trouble and time.monotonic() < deadline:
         time.sleep(0.01)
+    where = f"broker 127.0.0.1:{broker.port}"
+    assert transport.trouble == f"{where}: refused to subscribe to secret; see its access rules"
     assert "refused" in caplog.text
     transport.close()
     peer.connection.close()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from paho.mqtt import publish
 
 from tests.loopback import free_port, wait_for_port
 from wheeltapper.certs import Authority
@@ -139,6 +140,20 @@ def test_a_broker_that_goes_away_fails_publishes_and_is_found_again(broker: Brok
     wait_until(lambda: (transport.publish("a", b"found"), time.sleep(0.2), b"found" in arrived)[2])  # type: ignore[func-returns-value]
 
     assert outcomes == [False]
+    transport.close()
+
+
+@pytest.mark.parametrize("client", ["paho", "awscrt"])
+def test_what_the_broker_had_retained_is_not_delivered(broker: Broker, client: str) -> None:
+    arrived: list[bytes] = []
+    publish.single("a/1", "old", qos=1, retain=True, hostname="127.0.0.1", port=broker.port)
+    transport = opened(broker.port, client, "both")
+    transport.subscribe("a/+", lambda delivery: (arrived.append(delivery.payload), delivery.acknowledge())[1])  # type: ignore[func-returns-value]
+    transport.start()
+
+    wait_until(lambda: (transport.publish("a/2", b"new"), time.sleep(0.2), b"new" in arrived)[2])  # type: ignore[func-returns-value]
+
+    assert set(arrived) == {b"new"}
     transport.close()
 
 

@@ -75,5 +75,9 @@ class Transport(Protocol):
     @property
     def connected(self) -> bool: ...
 
+    @property
+    def trouble(self) -> str:
+        """Why what was subscribed to will not come although there is a connection, in one line; empty where it will."""
+
     def close(self) -> None:
         """Stop taking work, disconnect cleanly; harmless when repeated."""

@@ -17,7 +17,7 @@ from awscrt import io, mqtt5
 from wheeltapper.errors import SettingsError, UnavailableError
 from wheeltapper.topics import matches, plain_filter
 from wheeltapper.transport import Handler, Refused, Settled
-from wheeltapper.transport.settings import BrokerSettings
+from wheeltapper.transport.settings import BrokerSettings, refused_subscriptions
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class AwsTransport:
         self._client_id = named or f"wheeltapper-{uuid.uuid4().hex[:12]}"
         self._session_expiry_s = settings.session_expiry_s if named else 0
         self._handlers: dict[str, Handler] = {}
+        self._refused: set[str] = set()
         self._lock = threading.Lock()
         self._connected = threading.Event()
         self._stopped = threading.Event()
@@ -103,6 +104,11 @@ class AwsTransport:
     @property
     def connected(self) -> bool:
         return self._connected.is_set()
+
+    @property
+    def trouble(self) -> str:
+        with self._lock:
+            return refused_subscriptions((self._host, self._port), self._refused)
 
     def close(self) -> None:
         if self._client is not None and self._started:
@@ -189,7 +195,14 @@ class AwsTransport:
         self._outcome.put(None)
 
     def _subscribe_now(self, filters: list[str]) -> None:
-        subscriptions = [mqtt5.Subscription(topic_filter=name, qos=mqtt5.QoS.AT_LEAST_ONCE) for name in filters]
+        subscriptions = [
+            mqtt5.Subscription(
+                topic_filter=name,
+                qos=mqtt5.QoS.AT_LEAST_ONCE,
+                retain_handling_type=mqtt5.RetainHandlingType.DONT_SEND,
+            )
+            for name in filters
+        ]
         assert self._client is not None  # noqa: S101 - only called while connected
         future: Future[Any] = self._client.subscribe(mqtt5.SubscribePacket(subscriptions=subscriptions))
         future.add_done_callback(lambda settled: self._subscribed(filters, settled))
@@ -199,9 +212,12 @@ class AwsTransport:
         if error is not None:  # the connection is lost, or will be: the next one subscribes again
             log.warning("broker %s:%d: no answer to subscribing: %s", self._host, self._port, error)
             return
-        for name, code in zip(filters, settled.result().reason_codes, strict=False):
-            if int(code) >= 0x80:
-                log.error("broker %s:%d: refused to subscribe to %s; see its policy", self._host, self._port, name)
+        codes = settled.result().reason_codes
+        refused = {name for name, code in zip(filters, codes, strict=False) if int(code) >= 0x80}
+        with self._lock:
+            self._refused = self._refused.difference(filters) | refused
+        if refused:
+            log.error("%s", refused_subscriptions((self._host, self._port), refused))
 
     def _on_failure(self, data: mqtt5.LifecycleConnectFailureData) -> None:
         log.warning("broker %s:%d: cannot be reached: %s", self._host, self._port, data.exception)

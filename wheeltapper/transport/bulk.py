@@ -19,7 +19,7 @@ from wheeltapper.topics import matches, plain_filter
 from wheeltapper.transport import Handler
 from wheeltapper.transport import mqtt_packets as packets
 from wheeltapper.transport.mqtt_link import Link, LinkDelivery
-from wheeltapper.transport.settings import BrokerSettings
+from wheeltapper.transport.settings import BrokerSettings, refused_subscriptions
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,11 @@ class BulkTransport:
     @property
     def connected(self) -> bool:
         return self._link is not None
+
+    @property
+    def trouble(self) -> str:
+        link = self._link
+        return refused_subscriptions(self._address, link.refused) if link is not None else ""
 
     def close(self) -> None:
         self._stop.set()

@@ -347,6 +347,11 @@ class GreengrassTransport:
             return False
         return self._nucleus.connected and self._clock.monotonic() >= self._pause_until
 
+    @property
+    def trouble(self) -> str:
+        """Nothing: where a subscription is refused, ``subscribe`` raises."""
+        return ""
+
     def subscribe(self, topic_filter: str, handler: Handler) -> None:
         self._handlers[topic_filter] = handler
         if self._nucleus.connected and topic_filter not in self._operations:

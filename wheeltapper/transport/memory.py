@@ -12,6 +12,7 @@ from collections.abc import Callable
 from wheeltapper.errors import UnavailableError
 from wheeltapper.topics import matches
 from wheeltapper.transport import Handler, Refused, Settled
+from wheeltapper.transport.settings import refused_subscriptions
 
 
 class MemoryBroker:
@@ -27,6 +28,8 @@ class MemoryBroker:
         """Messages at which the broker goes away, as one does that speaks MQTT 3.1.1 when its access rules forbid them."""
         self.refuses: Callable[[str, bytes], bool] = lambda _topic, _payload: False
         """Messages that the broker says it will not take, as one does that speaks MQTT 5."""
+        self.refused_filters: set[str] = set()
+        """Filters to which nobody may subscribe."""
         self.published: list[tuple[str, bytes]] = []
         self._queue: deque[tuple[str, bytes, Settled | None]] = deque()
         self._transports: list[MemoryTransport] = []
@@ -119,6 +122,10 @@ class MemoryTransport:
         return self._open and not self._broker.away
 
     @property
+    def trouble(self) -> str:
+        return refused_subscriptions(("memory", 0), self._broker.refused_filters & self._handlers.keys())
+
+    @property
     def unacknowledged(self) -> int:
         """Deliveries that this client has not acknowledged."""
         return len(self._unacknowledged)
@@ -130,7 +137,7 @@ class MemoryTransport:
         """Take one message from the broker."""
         for topic_filter, handler in list(self._handlers.items()):
             plain = topic_filter.split("/", 2)[2] if topic_filter.startswith("$share/") else topic_filter
-            if self._open and matches(plain, topic):
+            if self._open and matches(plain, topic) and topic_filter not in self._broker.refused_filters:
                 self._next += 1
                 delivery = MemoryDelivery(topic, payload, self._next, self._unacknowledged)
                 self._unacknowledged[delivery.id] = delivery

@@ -22,7 +22,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from wheeltapper.errors import SettingsError, UnavailableError
 from wheeltapper.topics import plain_filter
 from wheeltapper.transport import Handler
-from wheeltapper.transport.settings import BrokerSettings
+from wheeltapper.transport.settings import BrokerSettings, refused_subscriptions
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,8 @@ class MqttTransport:
         self._clean = not self._client_id
         self._client_id = self._client_id or f"wheeltapper-{uuid.uuid4().hex[:12]}"
         self._handlers: dict[str, Handler] = {}
+        self._asked: dict[int, str] = {}
+        self._answers: dict[int, bool] = {}
         self._lock = threading.Lock()
         self._pending: dict[int, Callable[[bool], None] | None] = {}
         self._early: set[int] = set()
@@ -115,6 +117,12 @@ class MqttTransport:
     def connected(self) -> bool:
         return self._connected.is_set()
 
+    @property
+    def trouble(self) -> str:
+        answers = self._answers
+        latest = {topic_filter: answers.get(mid, True) for mid, topic_filter in list(self._asked.items())}
+        return refused_subscriptions(self._address, [name for name, granted in latest.items() if not granted])
+
     def close(self) -> None:
         self._stop.set()
         self._lost.set()
@@ -133,6 +141,7 @@ class MqttTransport:
         self._lost.clear()
         self._answered.clear()
         self._refusal = _NO_ANSWER
+        self._asked, self._answers = {}, {}
         host, port = self._address
         client.connect(host, port, keepalive=self._settings.keep_alive_s)
         with self._lock:
@@ -184,16 +193,22 @@ class MqttTransport:
 
     def _subscribe_now(self, client: paho.Client, topic_filter: str) -> None:
         client.message_callback_add(plain_filter(topic_filter), self._on_message_for(topic_filter))
-        client.subscribe(topic_filter, qos=1)
+        _error, mid = client.subscribe(topic_filter, qos=1)
+        if mid is not None:
+            self._asked[mid] = topic_filter
 
     def _on_subscribe(
-        self, _client: paho.Client, _data: Any, _mid: int, reasons: Sequence[ReasonCode], _properties: Any
+        self, _client: paho.Client, _data: Any, mid: int, reasons: Sequence[ReasonCode], _properties: Any
     ) -> None:
-        if any(reason.is_failure for reason in reasons):
+        granted = self._answers[mid] = not any(reason.is_failure for reason in reasons)
+        if not granted:
             log.error("broker %s:%d: refused a subscription; see its access rules", *self._address)
 
     def _on_message_for(self, topic_filter: str) -> Callable[[paho.Client, Any, paho.MQTTMessage], None]:
         def deliver(client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+            if message.retain:  # it is old, and comes again with every reconnect
+                client.ack(message.mid, message.qos)
+                return
             try:
                 self._handlers[topic_filter](_MqttDelivery(client, message))
             except Exception:

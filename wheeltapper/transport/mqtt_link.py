@@ -25,6 +25,7 @@ _RECEIVE_BYTES: Final = 1 << 18
 _PACKETS_AT_ONCE: Final = 4096
 _IN_FLIGHT: Final = 65_000
 _SUBSCRIPTION: Final = 65_001
+_SUBSCRIPTIONS: Final = 500
 # So seldom does a sender write by itself; a system call of its own for each of many packets would cost too much.
 _DIRECT_EVERY_S: Final = 0.0005
 _REFUSALS = {
@@ -93,6 +94,8 @@ class Link:
         self._lock = threading.Lock()
         self._number = 0
         self._pending: dict[int, Done | None] = {}
+        self._asked: dict[int, Sequence[str]] = {}
+        self.refused: frozenset[str] = frozenset()
         self._early = self._greet(hello)
         self._wakes, self._waker = socket.socketpair()
         for end in (self._socket, self._wakes, self._waker):
@@ -143,8 +146,11 @@ class Link:
             self._waker.send(b"\0")
 
     def subscribe(self, filters: Sequence[str]) -> None:
-        """Ask for what passes the filters."""
-        self.send(packets.subscribe(_SUBSCRIPTION, filters))
+        """Ask for what passes the filters; those that the broker refuses are then in ``refused``."""
+        with self._lock:
+            number = _SUBSCRIPTION + len(self._asked) % _SUBSCRIPTIONS
+            self._asked[number] = filters
+        self.send(packets.subscribe(number, filters))
 
     def publish(self, topic: str, payload: bytes, done: Done | None) -> bool:
         """Send and have ``done`` told; False, and nothing told, where the connection has ended or is choked."""
@@ -237,8 +243,13 @@ class Link:
             case packets.PUBREL:
                 self.send(packets.answer(packets.PUBCOMP, body), urgent=False)
             case packets.SUBACK:
-                if any(code & 0x80 for code in body[2:]):
-                    log.error("broker: refused a subscription; see its access rules")
+                self._subscribed(self._asked.get(packets.number_of(body), ()), body[2:])
+
+    def _subscribed(self, filters: Sequence[str], codes: bytes) -> None:
+        refused = {name for name, code in zip(filters, codes, strict=False) if code & 0x80}
+        self.refused = self.refused.difference(filters) | refused
+        if refused:
+            log.error("broker: refused to subscribe to %s; see its access rules", ", ".join(sorted(refused)))
 
     def _flush(self) -> None:
         """Send what waits, unless another thread is about it, which then sends this, too."""

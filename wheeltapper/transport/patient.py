@@ -66,6 +66,11 @@ class PatientTransport:
         started = self._started
         return started is not None and started.connected
 
+    @property
+    def trouble(self) -> str:
+        started = self._started
+        return started.trouble if started is not None else ""
+
     def close(self) -> None:
         self._stop.set()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
