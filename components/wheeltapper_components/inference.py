@@ -27,11 +27,13 @@ from wheeltapper_components.forests import ForestFiles
 from wheeltapper_components.health import Pulse
 from wheeltapper_components.inbox import Arrival, Inbox
 from wheeltapper_components.links import Links
+from wheeltapper_components.pacing import Pacing, Step
 from wheeltapper_components.predictions import encode_prediction, prediction_of
 from wheeltapper_components.readings import OrderBuffer, SeenIds, Timeline, Verdict, read_reading
 from wheeltapper_components.settings import GatewaySettings
 from wheeltapper_components.swap import Seat, Shelf
 from wheeltapper_components.triggers import answer
+from wheeltapper_models.pace import LARGEST
 from wheeltapper_models.serving import Judged, SensorRow
 
 log = logging.getLogger(__name__)
@@ -40,23 +42,29 @@ PROCESS = "inference"
 _PATIENCE_S = 0.5
 _RETRY_S = 1.0
 _UPKEEP_S = 1.0
-_LARGEST = 1e30  # beyond, a float32 model overflows: such a value is taken for missing
 
 
 class Item(NamedTuple):
-    """A reading on its way to a model."""
+    """
+    A reading on its way to a model, or the row that it completed.
+
+    ``timed``: it says itself when it was taken. ``told``: a prediction is to come of it; else a silent period's row.
+    """
 
     reading: Reading
     reading_id: str
     key: str
+    timed: bool = True
+    told: bool = True
 
 
 class Kept(msgspec.Struct, array_like=True, frozen=True):
-    """What a restart must know of a thing: its newest reading, and what which model remembers."""
+    """What a restart must know of a thing: its newest reading, what which model remembers, and the row in the making."""
 
     newest_ms: int
     sha256: str
     state: bytes
+    window: bytes = b""
 
 
 class KeptRow(msgspec.Struct, array_like=True, frozen=True):
@@ -77,6 +85,8 @@ class Counts(msgspec.Struct):
     repeats: int = 0
     late: int = 0
     restarts: int = 0
+    merged: int = 0
+    slow: int = 0
     malformed: int = 0
     empty: int = 0
     unassigned: int = 0
@@ -104,6 +114,7 @@ class Inference:
         self._own_inbox = inbox is None
         self._stop = threading.Event()
         self._timeline = Timeline(settings.order)
+        self._pacing = Pacing()
         self._seen = SeenIds(settings.order.remember)
         self._buffer: OrderBuffer[tuple[Item, Delivery]] = OrderBuffer(settings.order.hold_ms)
         self._held: set[str] = set()
@@ -190,9 +201,10 @@ class Inference:
             seat = self.shelf.seat_of(thing)
             if seat is None or seat.slot is None:
                 continue
+            row_ms = self._pacing.restore(thing, seat, kept.window) or kept.newest_ms
             if f"rows/{thing}" in rows:
                 before = msgspec.msgpack.decode(rows[f"rows/{thing}"], type=list[KeptRow])
-                if before and before[-1].time_ms == kept.newest_ms:  # else a kill came after they were kept
+                if before and before[-1].time_ms == row_ms:  # else a kill came after they were kept
                     seat.slot.recall(thing, [SensorRow(thing, row.values, row.time_ms) for row in before])
             self._forests.restore(seat.slot, thing)
             if seat.slot.card.sha256 == kept.sha256:
@@ -212,6 +224,7 @@ class Inference:
     def _condition(self) -> tuple[bool, str]:
         troubles = [seat.refusal for seat in self.shelf.seats if seat.refusal]
         troubles += [f"{seat.label}: nothing is scored" for seat in self.shelf.seats if seat.slot is None]
+        troubles += self._pacing.troubles()
         troubles += self._links.troubles()
         known = msgspec.structs.asdict(self.counts) | {"drifts": self.drift.found, "unwatched": self.drift.unwatched}
         told = ", ".join(f"{name} {value}" for name, value in known.items() if value)
@@ -273,6 +286,10 @@ class Inference:
             if ready and not self._keep(puts, {**self._states_of(things), **self._seen.page(ids)}):
                 return
             self._seen.add(ids)
+        except Exception:
+            for item, _delivery in ready:  # it comes again, and must make a row then
+                self._pacing.forget(item.reading.thing)
+            raise
         finally:
             self._held.difference_update(ids)  # after a failure too: what comes again is then no repeat
         for delivery in settled:
@@ -296,7 +313,7 @@ class Inference:
         if key:
             self._held.add(key)
         reading_id = reading.message_id or f"{reading.thing}-{reading.time_ms}-{uuid.uuid4().hex[:8]}"
-        item = Item(reading, reading_id, key)
+        item = Item(reading, reading_id, key, timed=b'"time_ms"' in arrival.delivery.payload)
         self._buffer.push(reading, (item, arrival.delivery), int(self._clock.monotonic() * 1000))
 
     def _score_in_order(self, items: Sequence[Item]) -> tuple[list[Put], set[str]]:
@@ -317,10 +334,33 @@ class Inference:
                 puts += self._score(segment)
                 segment = []
                 seat.forget(item.reading.thing)
-            segment.append((seat, item))
+                self._pacing.forget(item.reading.thing)
             things.add(item.reading.thing)
+            step = self._pacing.take(seat, item.reading, timed=item.timed)
+            if step.taken.fresh:
+                self.counts.restarts += 1
+                puts += self._score(segment)
+                segment = []
+                seat.pause(item.reading.thing)
+            segment += [(seat, row) for row in self._rows_of(item, step)]
         puts += self._score(segment)
         return puts, things
+
+    def _rows_of(self, item: Item, step: Step) -> list[Item]:
+        """What is to be judged because of a reading; nothing where it waits for the rest of its row."""
+        reading = item.reading
+        if step.row is None:
+            self.counts.slow += step.taken.slow
+            self.counts.late += step.taken.late
+            self.counts.merged += not (step.taken.slow or step.taken.late)
+            return []
+        if step.row is reading.values:
+            return [item]
+        told = [(values, False) for values in step.before] + [(step.row, True)]
+        return [
+            item._replace(reading=msgspec.structs.replace(reading, values=dict(values)), told=is_told)
+            for values, is_told in told
+        ]
 
     def _seat_for(self, reading: Reading) -> Seat | None:
         seat = self.shelf.seat_of(reading.thing)
@@ -349,14 +389,15 @@ class Inference:
             self.counts.failed += 1
             log.error("%s: a reading of %s was not scored: %s", seat.label, items[0].reading.thing, error)
             return []
-        for row, item, word in zip(rows, items, judged, strict=True):
+        told = [trio for trio in zip(rows, items, judged, strict=True) if trio[1].told]
+        for row, item, word in told:
             self.drift.note(Scored(row.thing, word.card, item.reading.time_ms, word.score, row.values))
-        return self._predictions(items, judged)
+        return self._predictions([(item, word) for _, item, word in told])
 
-    def _predictions(self, items: Iterable[Item], judged: Iterable[Judged]) -> list[Put]:
+    def _predictions(self, judged: Iterable[tuple[Item, Judged]]) -> list[Put]:
         now = self._clock.time_ms()
         puts: list[Put] = []
-        for item, word in zip(items, judged, strict=True):
+        for item, word in judged:
             self.counts.scored += 1
             if not math.isfinite(word.score):
                 self.counts.warming += 1
@@ -386,7 +427,9 @@ class Inference:
             if seat is None or seat.slot is None or newest is None:
                 continue
             card, state = seat.slot.state(thing)
-            states[f"thing/{thing}"] = msgspec.msgpack.encode(Kept(newest, card.sha256, state))
+            states[f"thing/{thing}"] = msgspec.msgpack.encode(
+                Kept(newest, card.sha256, state, self._pacing.state(thing))
+            )
         return states
 
     def _keep(self, puts: Sequence[Put], states: dict[str, bytes]) -> bool:
@@ -409,6 +452,6 @@ class Inference:
 def usable(values: dict[str, Value]) -> dict[str, Value]:
     """A reading's values without numbers that a float32 model cannot bear."""
     return {
-        name: None if isinstance(value, float | int) and not -_LARGEST < value < _LARGEST else value
+        name: None if isinstance(value, float | int) and not -LARGEST < value < LARGEST else value
         for name, value in values.items()
     }

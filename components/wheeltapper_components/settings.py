@@ -86,6 +86,8 @@ class ModelSettings(Section, frozen=True):
         version: the only version that may serve; empty for any. Say it to go back to one whose successor is still there.
         rollout: ``swap`` puts a new version to work once it is verified, ``shadow`` first runs it beside the old one.
         learn: a forest goes on learning, one for each thing; False serves its frozen form.
+        period_s: from a row to the next, where it is not the card's: such as that of a recording played faster than life;
+            0 makes a row of every reading, however they follow one another.
     """
 
     things: list[str]
@@ -93,6 +95,7 @@ class ModelSettings(Section, frozen=True):
     version: str = ""
     rollout: Literal["swap", "shadow"] = "swap"
     learn: bool = True
+    period_s: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
 
 class ShadowSettings(Section, frozen=True):

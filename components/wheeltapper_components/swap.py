@@ -19,6 +19,8 @@ from wheeltapper.errors import ModelError
 from wheeltapper_components.settings import ModelSettings, ShadowSettings, WatchSettings
 from wheeltapper_components.shadow import Ruling, Trial
 from wheeltapper_components.versions import Version, load_version, versions_in
+from wheeltapper_models.card import Card
+from wheeltapper_models.pace import Pace, pace_of
 from wheeltapper_models.serving import Judged, SensorRow, Served
 from wheeltapper_models.slot import Slot
 
@@ -71,12 +73,27 @@ class Seat:
         self._memory = memory
         self._keep = keep
         self._learners = learners if settings.learn else 0
+        self._paced: tuple[Card, Pace | None] | None = None
 
     @property
     def label(self) -> str:
         """The model that serves, for people."""
         card = self.slot.card if self.slot is not None else None
         return f"{card.name} {card.version}" if card is not None else f"no model from {self.settings.folder}"
+
+    @property
+    def pace(self) -> Pace | None:
+        """The pace of the model that serves; None where every reading is a row."""
+        slot = self.slot
+        if slot is None:
+            return None
+        if self._paced is None or self._paced[0] is not slot.card:
+            self._paced = slot.card, self._pace_of(slot.card)
+        return self._paced[1]
+
+    def _pace_of(self, card: Card) -> Pace | None:
+        period_s = self.settings.period_s
+        return pace_of(card, None if period_s is None else round(period_s * 1000))
 
     def look(self) -> bool:
         """Find the best version and take it if it is another one; whether something changed."""
@@ -112,11 +129,16 @@ class Seat:
             self.slot = Slot(session, kept_rows=max(self._watch.history, card.warmup_rows))
             self._serve(version)
             self._report(True, f"model {card.name} {card.version} serves {', '.join(self.settings.things)}")
+        elif self.settings.rollout == "shadow" and self._pace_of(card) != self.pace:
+            raise ModelError(
+                f"{version.folder}: judges another pace than {before}, so that the two cannot be compared on the same rows; "
+                'put it to work with rollout = "swap"'
+            )
         elif self.settings.rollout == "shadow":
             self._candidate = Candidate(version, slot.beside(session), Trial(self._shadow))
             self._report(True, f"model {card.name} {card.version} runs beside {before}")
         else:
-            slot.take(session)
+            slot.take(session, warm=self._pace_of(card) == self.pace)
             self._serve(version)
             self._report(True, f"model {card.name} {card.version} replaced {before}")
 
@@ -165,10 +187,18 @@ class Seat:
 
     def forget(self, thing: str) -> None:
         """Begin a thing's window anew, in the candidate's as well."""
+        for slot in self._slots():
+            slot.forget(thing)
+
+    def pause(self, thing: str) -> None:
+        """Void the rows before a pause of a thing, for the candidate as well."""
+        for slot in self._slots():
+            slot.pause(thing)
+
+    def _slots(self) -> list[Slot]:
         candidate = self._candidate
-        for slot in (self.slot, candidate.slot if candidate is not None else None):
-            if slot is not None:
-                slot.forget(thing)
+        found = (self.slot, candidate.slot if candidate is not None else None)
+        return [slot for slot in found if slot is not None]
 
 
 class Shelf:

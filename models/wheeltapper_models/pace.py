@@ -21,6 +21,7 @@ SLOW = 1.5  # usual steps
 FOLLOW = 0.1  # share of a reading's distance from what was due by which the next due time follows it
 CALM = 0.65  # how soon a tolerance that one long step widened is forgotten, a reading
 MOST_STRAIN = 8  # net slow steps until a machine counts as too slow, and steps in time until it no longer does
+LARGEST = 1e30  # beyond, a float32 model overflows: such a value is taken for missing
 MOST_MESSAGES = 64  # different sets of sensors in one message that are told apart
 
 

@@ -11,7 +11,7 @@ from wheeltapper.errors import DataError
 from wheeltapper_models.card import CLOCK_INPUTS, HOUR, WEEKDAY, Card
 from wheeltapper_models.data import Table, read_table
 from wheeltapper_models.forest_score import alerts_of, stream_judge
-from wheeltapper_models.pace import Pace, pace_of
+from wheeltapper_models.pace import LARGEST, Pace, pace_of
 from wheeltapper_models.resample import NOWHERE, gather, lay
 from wheeltapper_models.session import Floats, Session
 
@@ -104,6 +104,7 @@ def _at_pace(
     pace = pace_of(card)
     if pace is None or table.time_ms is None:
         return readings.astype(np.float32), np.arange(len(table)), [[unit] for unit in units]
+    readings = np.where(np.abs(readings) < LARGEST, readings, np.nan)
     as_last = np.array([bool(item.categories) or item.name in CLOCK_INPUTS for item in card.inputs])
     sensors = np.array([item.name not in CLOCK_INPUTS for item in card.inputs])
     rows: list[NDArray[np.float64]] = []

@@ -78,8 +78,21 @@ class Slot:
         """
         return self.take(Session.load(path))  # outside the lock: rows are judged meanwhile
 
-    def take(self, session: Served) -> Card:
-        """Put a loaded model in service, warmed with each machine's last rows, and return its card."""
+    def take(self, session: Served, *, warm: bool = True) -> Card:
+        """
+        Put a loaded model in service.
+
+        Args:
+            warm: with each machine's last rows; False where it reads other rows than they are.
+
+        Returns:
+            Its card.
+        """
+        if not warm:
+            with self._lock:
+                self._session, self._states = session, {}
+                self._last.clear()
+            return session.card
         states, known = self._warmed(session)
         with self._lock:
             self._warm(session, self._news(known, states), states)

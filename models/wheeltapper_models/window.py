@@ -4,7 +4,6 @@ A stream of readings brought to the rows that a model was taught: what ``resampl
 When a row is complete is for ``pace.Beat`` to say; here its values are gathered. Bounded: one row in the making.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import msgspec
 
 from wheeltapper.errors import ModelError
 from wheeltapper_models.card import CLOCK_INPUTS, Card
-from wheeltapper_models.pace import Beat, BeatState, Pace, Taken
+from wheeltapper_models.pace import LARGEST, Beat, BeatState, Pace, Taken
 
 MOST_TEXTS = 64  # strings beside the sensors' values that a row keeps
 _encode = msgspec.msgpack.Encoder().encode
@@ -86,7 +85,7 @@ class Window:
     def _speaks(self, name: str, value: Any) -> bool:
         if name in self._categories:
             return isinstance(value, str) and value in self._categories[name]
-        return isinstance(value, int | float) and math.isfinite(value)
+        return isinstance(value, int | float) and -LARGEST < value < LARGEST
 
     def _gather(self, spoken: Values, values: Values) -> None:
         gathered = self._gathered

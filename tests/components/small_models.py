@@ -22,6 +22,8 @@ def small_model(
     limit: float = 100.0,
     gain: float = 1.0,
     warmup_rows: int = 1,
+    period_ms: int = 0,
+    rate: str = "",
 ) -> Trained:
     """
     A model that remembers: smooth ← smooth + (|x| − smooth) / 2, score = gain × sum of smooth.
@@ -53,7 +55,9 @@ def small_model(
         training=Training(0, ""),
         state_size=width + 1,
         warmup_rows=warmup_rows,
+        period_ms=period_ms,
         limit=limit,
+        settings={"rate": rate} if rate else {},
     )
     rows = np.arange(4.0 * width).reshape(4, width)
     return seal(graph.build(name), card, rows)
