@@ -75,20 +75,24 @@ class Account:
             }
             in_force = {(held.kind, held.name, held.version) for held in self.judge.deployments()}
             names = {key[:2] for key in wanted}
-            for kind, name, _ in in_force:
-                if (kind, name) not in names:
-                    self.judge.withdraw(name, kind=kind)
+            held = {key[:2] for key in in_force}
+            for kind, name in held - names:
+                self.judge.withdraw(name, kind=kind)
             for key, found in wanted.items():
                 if key not in in_force:
-                    self._deploy_again(found)
+                    self._deploy_again(found, is_update=key[:2] in held)
             self.evaluations.apply(self.store.option(LOGGING))
 
-    def _deploy_again(self, found: Resource) -> None:
+    def _deploy_again(self, found: Resource, *, is_update: bool = False) -> None:
+        """Put in force what the judge does not have; an update that was cut short, and never answered, may still fail."""
         try:
-            self.judge.deploy(_deployment(found))
+            self.judge.deploy(_deployment(found), migrate=self.store.migrates(found))
         except DefinitionError as error:
             log.error("%s %s: cannot be put in force: %s", found.kind, found.name, error)
-            self._failed.add((found.kind, found.name))
+            if is_update:
+                self._take_back(found)
+            else:
+                self._failed.add((found.kind, found.name))
 
     def status(self, found: Resource) -> str:
         """Whether a version is in force."""
@@ -145,17 +149,20 @@ class Account:
 
     def enact(self, kind: Kind, name: str, body: dict[str, Any], tags: dict[str, str], call: Call) -> Resource:
         """Keep a version of a model and put it in force; neither, where the judge cannot take it."""
-        found = self.store.add(kind, name, body, tags, self.arn(kind, name))
+        found = self.store.add(kind, name, body, tags, self.arn(kind, name), migrate=call.migrate)
         try:
             self.judge.deploy(_deployment(found), migrate=call.migrate, by=call.by)
         except WheeltapperError:
-            if found.version == 1:
-                self.store.remove(kind, name, self.arn(kind, name))
-            else:
-                self.store.remove_version(kind, name, found.version)
+            self._take_back(found)
             raise
         self._failed.discard((kind, name))
         return found
+
+    def _take_back(self, found: Resource) -> None:
+        if found.version == 1:
+            self.store.remove(found.kind, found.name, self.arn(found.kind, found.name))
+        else:
+            self.store.remove_version(found.kind, found.name, found.version)
 
     def retire(self, kind: Kind, name: str, by: str) -> None:
         """

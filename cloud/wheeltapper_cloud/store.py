@@ -80,8 +80,10 @@ class Store:
 
     # --- resources ---------------------------------------------------------------------------------------------------
 
-    def add(self, kind: Kind, name: str, body: dict[str, Any], tags: dict[str, str], arn: str) -> Resource:
-        """Keep a new input or a further version of a model, and its tags."""
+    def add(
+        self, kind: Kind, name: str, body: dict[str, Any], tags: dict[str, str], arn: str, *, migrate: bool = False
+    ) -> Resource:
+        """Keep a new input or a further version of a model, its tags, and whether it is to take over the detectors."""
         now = self._clock.time_ms()
         with self._change():
             version = 1 + self._number("select max(version) from resources where kind = ? and name = ?", kind, name)
@@ -89,7 +91,12 @@ class Store:
                 "insert into resources values (?, ?, ?, ?, ?, ?)", (kind, name, version, _json(body), now, now)
             )
             self._tag(arn, tags)
+            self._put_option(_migration(kind, name), {"version": version if migrate else 0})
         return Resource(kind, name, version, body, now, now, version)
+
+    def migrates(self, found: Resource) -> bool:
+        """Whether a version is to take over the detectors of the one before it."""
+        return self.option(_migration(found.kind, found.name)) == {"version": found.version}
 
     def replace(self, kind: Kind, name: str, body: dict[str, Any]) -> Resource:
         """Change the body of an input in place."""
@@ -107,6 +114,7 @@ class Store:
         with self._change():
             self._database.execute("delete from resources where kind = ? and name = ?", (kind, name))
             self._database.execute("delete from tags where arn = ?", (arn,))
+            self._database.execute("delete from options where name = ?", (_migration(kind, name),))
 
     def remove_version(self, kind: Kind, name: str, version: int) -> None:
         """Forget one version: it could not be put in force."""
@@ -178,7 +186,10 @@ class Store:
     def set_option(self, name: str, body: dict[str, Any]) -> None:
         """Keep a setting of the account."""
         with self._change():
-            self._database.execute("insert or replace into options values (?, ?)", (name, _json(body)))
+            self._put_option(name, body)
+
+    def _put_option(self, name: str, body: dict[str, Any]) -> None:
+        self._database.execute("insert or replace into options values (?, ?)", (name, _json(body)))
 
     def put_analysis(self, analysis: Analysis, *, forget_before_ms: int) -> None:
         """Keep an analysis as it now stands; those made before an instant go."""
@@ -233,6 +244,10 @@ _SELECT = (
 def _resource(row: tuple[Any, ...]) -> Resource:
     kind, name, version, body, created_ms, updated_ms, latest = row
     return Resource(kind, name, version, msgspec.json.decode(body), created_ms, updated_ms, latest)
+
+
+def _migration(kind: Kind, name: str) -> str:
+    return f"migration of {kind}/{name}"
 
 
 def _json(value: Any) -> str:

@@ -173,6 +173,29 @@ def test_a_deletion_that_the_store_cannot_keep_leaves_the_model_in_force(cloud, 
     assert cloud.call("GET", "/detectors/model/keyValues/?keyValue=again")[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("state", "migrate", "versions", "keys"),
+    [
+        pytest.param("A", True, ["2", "1"], ["k"], id="goes on"),
+        pytest.param("A", False, ["2", "1"], [], id="resets"),
+        pytest.param("Other", True, ["1"], ["k"], id="cannot take over the detectors"),
+    ],
+)
+def test_an_update_that_a_crash_cut_short_ends_as_it_would_have(tmp_path, state, migrate, versions, keys):
+    definition = {"initialStateName": state, "states": [{"stateName": state, "onInput": {"events": [EVENT]}}]}
+    body = {"detectorModelName": "model", "roleArn": ROLE, "key": "id", "detectorModelDefinition": definition}
+    with serving(tmp_path) as cloud:
+        filled(cloud)
+        cloud.companion._store.add("detectorModel", "model", body, {}, "", migrate=migrate)
+    with serving(tmp_path) as cloud:
+        found = cloud.call("GET", "/detector-models/model/versions")[1]["detectorModelVersionSummaries"]
+        detectors = cloud.call("GET", "/detectors/model")[1]["detectorSummaries"]
+
+    assert found[0]["status"] == "ACTIVE"
+    assert [one["detectorModelVersion"] for one in found] == versions
+    assert [(one["keyValue"], one["detectorModelVersion"]) for one in detectors] == [(key, versions[0]) for key in keys]
+
+
 def test_a_model_of_a_deleted_ones_name_begins_anew(cloud):
     cloud.call("DELETE", "/detector-models/model")
     gone = cloud.call("GET", "/detectors/model")[0]
