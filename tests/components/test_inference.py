@@ -256,6 +256,18 @@ def test_a_reading_without_any_sensor_of_the_model_is_not_scored(make: Make) -> 
     assert gateway.device.unacknowledged == 0
 
 
+def test_a_subscription_that_the_broker_refuses_is_told_in_the_health(make: Make) -> None:
+    gateway = make()
+    gateway.local.refused_filters.add("wt/+/reading")
+
+    gateway.inference.pulse.beat()
+    gateway.run()
+
+    said = gateway.heard("health")[-1]
+    assert said["status"] == "degraded"
+    assert "refused to subscribe to wt/+/reading" in said["detail"]
+
+
 @pytest.mark.parametrize("payload", [b"", b"[]", b"\xff", b'{"TT01": {"deep": 1}}', b'{"thing": "a/b", "TT01": 1}'])
 def test_what_is_no_reading_is_counted_and_dropped(make: Make, payload: bytes) -> None:
     gateway = make()
