@@ -153,6 +153,20 @@ def test_sns_sqs_and_the_topic_get_the_default_payload_or_the_definitions_own(mo
     assert taken["coded"] == "eyJ0IjogOTAuNX0="
 
 
+def test_a_text_message_names_its_sender_and_no_error_names_its_whole_number(moto, credentials):
+    from moto.backends import get_backend
+
+    executor = AwsExecutor(AwsAccount(region=REGION))
+
+    executor.send_text("+4915112345678", "Hot!", "Plant")
+    with pytest.raises(MessageError) as refused:
+        executor.send_text("no number at all", "Hot!", "")
+
+    sent = get_backend("sns")["123456789012"][REGION].sms_messages
+    assert list(sent.values()) == [("+4915112345678", "Hot!")]
+    assert "SMS to no n…" in str(refused.value)
+
+
 def test_lambda_is_invoked_asynchronously_with_the_payload_as_its_event(service, tmp_path):
     service.answer = (202, {}, {})
     function = f"arn:aws:lambda:{REGION}:123456789012:function:notify"

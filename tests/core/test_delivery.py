@@ -179,6 +179,29 @@ def test_a_crowd_that_waits_for_a_broker_is_not_looked_at_all_the_time(tmp_path)
     assert 5_000 <= len(away.seen) <= 30_000
 
 
+@pytest.mark.parametrize("threads", [2, 8])
+def test_a_target_that_hangs_delays_no_other(running, threads):
+    class Hanging(Scripted):
+        def execute(self, wanted, settled):
+            self.seen.append(wanted.id)
+            released.wait(60)
+            settled(Result("delivered"))
+
+    released, judge = threading.Event(), Judged()
+    slow, quick = Hanging(None), Scripted(Result("delivered"))
+    delivery = running(lambda wanted: slow if wanted.type == "sqs" else quick, judge, threads=threads)
+
+    delivery.take([action(number, "sqs") for number in range(20)])
+    wait_until(lambda: len(slow.seen) == threads // 2)
+    delivery.take([action(number) for number in range(3)])
+    wait_until(lambda: len(quick.seen) == 3)
+    assert len(slow.seen) == threads // 2
+    released.set()
+    wait_until(lambda: delivery.waiting == 0)
+
+    assert len(slow.seen) == len(set(slow.seen)) == 20
+
+
 def persistent(bench, executor, **settings):
     delivery = Delivery(
         lambda wanted: None if wanted.type == "publish" else executor,

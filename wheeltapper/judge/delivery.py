@@ -11,6 +11,7 @@ import itertools
 import logging
 import random
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple, Protocol
 
@@ -72,13 +73,13 @@ Route = Callable[[Action], Executor | None]
 class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     Attributes:
-        threads: how many actions whose executors block are tried side by side.
+        threads: how many actions whose executors block are tried side by side; one executor has at most half of them.
         attempts: how often before an action is parked.
         first_delay_s, longest_delay_s: pauses double between these, with jitter.
         memory: actions held in memory, and as many pieces of news; more wait on disk.
     """
 
-    threads: int = 4
+    threads: int = 8
     attempts: int = 10
     first_delay_s: float = 1.0
     longest_delay_s: float = 300.0
@@ -95,6 +96,13 @@ class _Held(msgspec.Struct):
     @property
     def news(self) -> bool:
         return self.action.type == "publish"
+
+
+class _Lane(msgspec.Struct):
+    """One blocking executor's share of the threads, so that a target that hangs delays no other."""
+
+    busy: int = 0
+    waiting: deque[_Held] = msgspec.field(default_factory=deque)
 
 
 class Delivery:
@@ -128,6 +136,7 @@ class Delivery:
         self._left_out: set[bool] = set()
         self._earlier: dict[str, int] | None = None
         self._recalling = threading.Lock()
+        self._lanes: dict[Executor, _Lane] = {}
         self._numbers = itertools.count()
         self._wake = threading.Condition()
         self._stop = False
@@ -246,9 +255,35 @@ class Delivery:
         except Exception as error:
             self._failed(held, error)
             return
-        if blocks:
-            self._note(held, held.attempts + 1)
-        self._execute(held, executor)
+        if executor is None or not blocks:
+            self._execute(held, executor)
+            return
+        turn = self._enter(held, executor)
+        while turn is not None:
+            self._note(turn, turn.attempts + 1)
+            self._execute(turn, executor)
+            turn = self._leave(executor)
+
+    def _enter(self, held: _Held, executor: Executor) -> _Held | None:
+        """The action, where the executor's lane has a place; where it is full, whoever is in it takes the action along."""
+        with self._wake:
+            lane = self._lanes.setdefault(executor, _Lane())
+            if lane.busy >= max(self._settings.threads // 2, 1):
+                lane.waiting.append(held)
+                return None
+            lane.busy += 1
+            return held
+
+    def _leave(self, executor: Executor) -> _Held | None:
+        """The next action in the lane; where there is none, the place is free."""
+        with self._wake:
+            lane = self._lanes[executor]
+            if lane.waiting and not self._stop:
+                return lane.waiting.popleft()
+            lane.busy -= 1
+            if not lane.busy:
+                del self._lanes[executor]
+            return None
 
     def _execute(self, held: _Held, executor: Executor | None) -> None:
         if executor is None:
