@@ -34,6 +34,7 @@ LOGS = "logs"
 _NEEDED = ("paho", "onnxruntime", "numpy", "starlette", "uvicorn")
 _READY_TIMEOUT_S = 60.0
 _TICK_S = 0.1
+_MOST_PROCESSES = 1_000
 
 EXAMPLE = """wheeltapper up
 wheeltapper up --scenario robot --seed 7 --duration 60 --json
@@ -300,7 +301,7 @@ def _output(as_json: bool, run: Run, data_dir: Path) -> Iterator[Callable[[Event
         print(
             f"wheeltapper up: {run.thing}, data in {data_dir}, what the processes say in {data_dir / LOGS}", flush=True
         )
-        yield _print_line
+        yield _Lines().show
 
 
 def _print_json(event: Event) -> None:
@@ -308,14 +309,36 @@ def _print_json(event: Event) -> None:
     sys.stdout.buffer.flush()
 
 
-def _print_line(event: Event) -> None:
-    if event["kind"] == "alarm":
-        shares = ", ".join(
-            f"{entry['sensor']} {entry['share']:.0%}" for entry in (event.get("contributions") or [])[:3]
+class _Lines:
+    """A line for what matters: alarms, changes of state, and how the processes fare when that changes."""
+
+    def __init__(self) -> None:
+        self._status: dict[str, object] = {}
+
+    def show(self, event: Event) -> None:
+        line = self._line(event)
+        if line:
+            print(line, flush=True)
+
+    def _line(self, event: Event) -> str:
+        kind, thing = event["kind"], str(event["thing"])
+        if kind == "alarm":
+            shares = ", ".join(
+                f"{each['sensor']} {each['share']:.0%}" for each in (event.get("contributions") or [])[:3]
+            )
+            return f"alarm: {thing} {event.get('state')}: {shares}; because {event.get('condition')}"
+        if kind == "state":
+            return f"state: {thing} {event.get('from_state') or '(new)'} → {event.get('state')}"
+        if kind != "health":
+            return ""
+        name, status = (
+            f"{event.get('process')} {thing}" if event.get("process") != thing else thing,
+            event.get("status"),
         )
-        print(f"alarm: {event['thing']} {event.get('state')}: {shares}; because {event.get('condition')}", flush=True)
-    elif event["kind"] == "state":
-        print(f"state: {event['thing']} {event.get('from_state') or '(new)'} → {event.get('state')}", flush=True)
+        before, self._status[name] = self._status.get(name), status
+        if status == before or len(self._status) > _MOST_PROCESSES:
+            return ""
+        return f"health: {name} {status}" + (f": {event['detail']}" if event.get("detail") else "")
 
 
 @contextlib.contextmanager
