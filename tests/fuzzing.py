@@ -1,13 +1,18 @@
-"""Requests that no client would send, and nearly right ones, for fuzzing the cloud companion over a socket."""
+"""Requests and messages that no client would send, and nearly right ones, for fuzzing the cloud companion over sockets."""
 
 import base64
 import http.client
 import json
 import random
 import socket
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
+from benchmarks.mqtt_raw import RawClient, publish
+from tests.loopback import wait_until
+from wheeltapper_cloud.rules import RuleSettings
 from wheeltapper_cloud.wire import load_model
 
 WORDS = (
@@ -201,3 +206,86 @@ def throw(port: int, rounds: int, seed: int) -> dict[int, int]:
         statuses[response.status] = statuses.get(response.status, 0) + 1
     connection.close()
     return statuses
+
+
+# Every sort of rule: as it comes, with expressions over whatever comes, with functions that want a type.
+RULES = [
+    RuleSettings(filter="plain/#", input="In", message_id="p.id", timestamp="v"),
+    RuleSettings(
+        sql="SELECT *, topic(2) AS id, v * 2 + p AS w, [v, p.q] AS l FROM 'sql/+/x'"
+        " WHERE v > 1 OR isUndefined(v) OR p = 'é'",
+        input="In",
+    ),
+    RuleSettings(
+        sql="SELECT id, get(a, 0) AS v, upper(id) AS u, cast(v AS String) AS s, substring(id, v) AS b,"
+        " encode(*, 'base64') AS e FROM 'fun/#' WHERE startswith(id, 'k') OR regexp_matches(id, '[a-z]+') OR v <= 2",
+        input="In2",
+        message_id="${id}-${v}",
+    ),
+]
+
+
+class MessageFuzzer:
+    """Makes topics and payloads from a seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def message(self) -> tuple[str, bytes]:
+        """A topic that a rule hears, and what comes on it."""
+        pick = self._random
+        level = pick.choice(("m1", "", " ", "é", "$x", "a" * 2000, "-", "\u200b"))
+        topic = pick.choice((f"plain/{level}", f"plain/{level}/{level}", f"sql/{level}/x", f"fun/{level}"))
+        return topic, self._payload()
+
+    def _payload(self) -> bytes:
+        pick = self._random
+        chance = pick.random()
+        if chance < 0.1:
+            return pick.randbytes(pick.randrange(60))
+        if chance < 0.11:
+            return b'{"id": "k", "v":' + b"[" * 50_000
+        if chance < 0.12:
+            return b'{"id": "k", "v": 3, "p": "' + b"x" * 150_000 + b'"}'
+        document = {name: self._value(3) for name in ("id", "v", "p", "a") if pick.random() < 0.85}
+        text = json.dumps(document).encode()
+        if chance < 0.2:
+            at = pick.randrange(len(text))
+            text = text[:at] + bytes([pick.randrange(256)]) + text[at + pick.randrange(3) :]
+        return text
+
+    def _value(self, depth: int) -> Any:
+        pick = self._random
+        if depth and pick.random() < 0.2:
+            return {pick.choice(("q", "id", *WORDS)): self._value(depth - 1) for _ in range(pick.randrange(3))}
+        if depth and pick.random() < 0.1:
+            return [self._value(depth - 1) for _ in range(pick.randrange(3))]
+        return pick.choice((*JUNK, *WORDS, "k", "k", 1, 2, 3, 1_700_000_000_000, float("nan"), float("-inf")))
+
+
+def throw_at_rules(port: int, rounds: int, seed: int, received: Callable[[], int]) -> None:
+    """
+    Publish so many messages through a broker, and wait until the companion has taken every one.
+
+    Args:
+        received: how many messages the companion has taken from the broker.
+
+    Raises:
+        TimeoutError: it has stopped taking them.
+    """
+    fuzzer, client = MessageFuzzer(seed), RawClient(port, f"fuzzer-{seed}")
+    acknowledged = client.packets()
+    wanted = received()
+    for start in range(0, rounds, 500):
+        messages = [fuzzer.message() for _ in range(min(500, rounds - start))]
+        client.send(b"".join(publish(*message, number) for number, message in enumerate(messages)))
+        for _ in messages:
+            next(acknowledged)
+        wanted += len(messages)
+        wait_until(partial(_reached, received, wanted - 5_000))
+    wait_until(partial(_reached, received, wanted))
+    client.close()
+
+
+def _reached(received: Callable[[], int], wanted: int) -> bool:
+    return received() >= wanted

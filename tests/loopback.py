@@ -1,7 +1,8 @@
-"""Ports on 127.0.0.1, for tests that start servers."""
+"""Ports on 127.0.0.1, and waiting for what servers do, for tests that start them."""
 
 import socket
 import time
+from collections.abc import Callable
 
 
 def free_port() -> int:
@@ -21,3 +22,12 @@ def wait_for_port(port: int, timeout_s: float = 20.0) -> None:
                 return
         time.sleep(0.02)
     raise TimeoutError(f"nobody listens on port {port}")
+
+
+def wait_until(holds: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    """Return when it holds."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError("what was waited for did not come")
+        time.sleep(0.01)
