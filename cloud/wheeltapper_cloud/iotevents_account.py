@@ -149,7 +149,7 @@ class Account:
 
     def enact(self, kind: Kind, name: str, body: dict[str, Any], tags: dict[str, str], call: Call) -> Resource:
         """Keep a version of a model and put it in force; neither, where the judge cannot take it."""
-        found = self.store.add(kind, name, body, tags, self.arn(kind, name), migrate=call.migrate)
+        found = self.store.add(kind, name, body, tags, migrate=call.migrate)
         try:
             self.judge.deploy(_deployment(found), migrate=call.migrate, by=call.by)
         except WheeltapperError:
@@ -160,7 +160,7 @@ class Account:
 
     def _take_back(self, found: Resource) -> None:
         if found.version == 1:
-            self.store.remove(found.kind, found.name, self.arn(found.kind, found.name))
+            self.store.remove(found.kind, found.name)
         else:
             self.store.remove_version(found.kind, found.name, found.version)
 
@@ -174,7 +174,7 @@ class Account:
         found = self.resource(kind, name)
         self.judge.withdraw(name, kind=_judge_kind(kind), by=by)
         try:
-            self.store.remove(kind, name, self.arn(kind, name))
+            self.store.remove(kind, name)
         except sqlite3.Error:
             self._deploy_again(found)
             raise

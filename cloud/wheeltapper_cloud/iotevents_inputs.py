@@ -18,6 +18,8 @@ from wheeltapper_cloud.iotevents_references import inputs_of, property_input
 from wheeltapper_cloud.store import Kind, Resource
 from wheeltapper_cloud.wire import ServiceError
 
+_KINDS: dict[str, Kind] = {kind: kind for kind in ("input", *MODEL_KINDS)}
+
 
 class Inputs:
     """The operations on inputs."""
@@ -35,7 +37,7 @@ class Inputs:
             if most and self._store.count("input") >= most:
                 raise ServiceError("InvalidRequestException", f"Number of inputs exceeds the limit {most}")
             body = {member: value for member, value in call.request.items() if member != "tags"}
-            found = self._store.add("input", name, body, tags, self._account.arn("input", name))
+            found = self._store.add("input", name, body, tags)
             self._account.declare_inputs()
         return {"inputConfiguration": self._configuration(found)}
 
@@ -59,7 +61,7 @@ class Inputs:
             users = [found.name for found in self._models() if name in inputs_of(found)]
             if users:
                 raise ServiceError("ResourceInUseException", f"Input of name: {name} is used by {', '.join(users[:5])}")
-            self._store.remove("input", name, self._account.arn("input", name))
+            self._store.remove("input", name)
             self._account.declare_inputs()
         return {}
 
@@ -116,33 +118,33 @@ class Tags:
         self._store = account.store
 
     def tag_resource(self, call: Call) -> dict[str, Any]:
-        arn = call.request["resourceArn"]
         tags = checked_tags(call.request)
         with self._account.lock:
-            self._must_exist(arn)
-            if len(self._store.tags(arn) | tags) > 50:
+            kind, name = self._named(call)
+            if len(self._store.tags(kind, name) | tags) > 50:
                 raise ServiceError("LimitExceededException", "A resource can have at most 50 tags")
-            self._store.tag(arn, tags)
+            self._store.tag(kind, name, tags)
         return {}
 
     def untag_resource(self, call: Call) -> dict[str, Any]:
-        self._must_exist(call.request["resourceArn"])
-        self._store.untag(call.request["resourceArn"], call.request["tagKeys"])
+        with self._account.lock:
+            self._store.untag(*self._named(call), call.request["tagKeys"])
         return {}
 
     def list_tags_for_resource(self, call: Call) -> dict[str, Any]:
-        self._must_exist(call.request["resourceArn"])
-        tags = self._store.tags(call.request["resourceArn"])
+        tags = self._store.tags(*self._named(call))
         return {"tags": [{"key": key, "value": value} for key, value in tags.items()]}
 
-    def _must_exist(self, arn: str) -> None:
-        kinds: dict[str, Kind] = {"input": "input", "detectorModel": "detectorModel", "alarmModel": "alarmModel"}
-        resource = arn.rsplit(":", 1)[-1]
-        kind, _, name = resource.partition("/")
-        if not arn.startswith("arn:") or kind not in kinds or not name:
+    def _named(self, call: Call) -> tuple[Kind, str]:
+        """The resource that a request's ARN names."""
+        arn = call.request["resourceArn"]
+        written, _, name = arn.rsplit(":", 1)[-1].partition("/")
+        kind = _KINDS.get(written)
+        if not arn.startswith("arn:") or kind is None or not name:
             raise ServiceError("InvalidRequestException", f"Invalid resource ARN: {arn[:256]}")
-        if self._account.arn(kinds[kind], name) != arn or self._store.get(kinds[kind], name) is None:
-            raise not_found(kinds[kind], name)
+        if self._account.arn(kind, name) != arn:
+            raise not_found(kind, name)
+        return kind, self._account.resource(kind, name).name
 
 
 class Logging:

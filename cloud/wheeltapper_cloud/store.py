@@ -27,12 +27,19 @@ create table if not exists resources (
     primary key (kind, name, version)
 ) without rowid;
 create table if not exists tags (
-    arn text not null, key text not null, value text not null, primary key (arn, key)
+    resource text not null, key text not null, value text not null, primary key (resource, key)
 ) without rowid;
 create table if not exists options (name text primary key, body text not null) without rowid;
 create table if not exists analyses (
     id text primary key, created_ms integer not null, status text not null, results text not null
 ) without rowid;
+"""
+# Tags once belonged to ARNs, and were lost when the settings named another account or region.
+_TAGS_OF_ARNS = """
+begin;
+alter table tags rename column arn to resource;
+update tags set resource = substr(resource, length(rtrim(resource, replace(resource, ':', ''))) + 1);
+commit;
 """
 
 
@@ -71,6 +78,8 @@ class Store:
             self._database.execute("pragma journal_mode = wal")
             self._database.execute("pragma synchronous = full")
             self._database.executescript(_SCHEMA)
+            if any(column == "arn" for _, column, *_ in self._database.execute("pragma table_info(tags)")):
+                self._database.executescript(_TAGS_OF_ARNS)
         except (OSError, sqlite3.Error) as error:
             raise UnavailableError(f"{folder / FILE}: cannot be opened: {error}") from error
 
@@ -81,7 +90,7 @@ class Store:
     # --- resources ---------------------------------------------------------------------------------------------------
 
     def add(
-        self, kind: Kind, name: str, body: dict[str, Any], tags: dict[str, str], arn: str, *, migrate: bool = False
+        self, kind: Kind, name: str, body: dict[str, Any], tags: dict[str, str], *, migrate: bool = False
     ) -> Resource:
         """Keep a new input or a further version of a model, its tags, and whether it is to take over the detectors."""
         now = self._clock.time_ms()
@@ -90,7 +99,7 @@ class Store:
             self._database.execute(
                 "insert into resources values (?, ?, ?, ?, ?, ?)", (kind, name, version, _json(body), now, now)
             )
-            self._tag(arn, tags)
+            self._tag(kind, name, tags)
             self._put_option(_migration(kind, name), {"version": version if migrate else 0})
         return Resource(kind, name, version, body, now, now, version)
 
@@ -109,11 +118,11 @@ class Store:
         assert found is not None  # noqa: S101 - the caller has looked, and holds the account's lock
         return found
 
-    def remove(self, kind: Kind, name: str, arn: str) -> None:
+    def remove(self, kind: Kind, name: str) -> None:
         """Forget every version, and the tags."""
         with self._change():
             self._database.execute("delete from resources where kind = ? and name = ?", (kind, name))
-            self._database.execute("delete from tags where arn = ?", (arn,))
+            self._database.execute("delete from tags where resource = ?", (f"{kind}/{name}",))
             self._database.execute("delete from options where name = ?", (_migration(kind, name),))
 
     def remove_version(self, kind: Kind, name: str, version: int) -> None:
@@ -157,23 +166,25 @@ class Store:
 
     # --- tags --------------------------------------------------------------------------------------------------------
 
-    def tags(self, arn: str) -> dict[str, str]:
+    def tags(self, kind: Kind, name: str) -> dict[str, str]:
         """A resource's tags, by key."""
+        query = "select key, value from tags where resource = ? order by key"
         with self._lock:
-            return dict(self._database.execute("select key, value from tags where arn = ? order by key", (arn,)))
+            return dict(self._database.execute(query, (f"{kind}/{name}",)))
 
-    def tag(self, arn: str, tags: dict[str, str]) -> None:
+    def tag(self, kind: Kind, name: str, tags: dict[str, str]) -> None:
         """Add tags, replacing those of the same keys."""
         with self._change():
-            self._tag(arn, tags)
+            self._tag(kind, name, tags)
 
-    def untag(self, arn: str, keys: list[str]) -> None:
+    def untag(self, kind: Kind, name: str, keys: list[str]) -> None:
         """Take tags away; those that are not there do not matter."""
+        rows = [(f"{kind}/{name}", key) for key in keys]
         with self._change():
-            self._database.executemany("delete from tags where arn = ? and key = ?", [(arn, key) for key in keys])
+            self._database.executemany("delete from tags where resource = ? and key = ?", rows)
 
-    def _tag(self, arn: str, tags: dict[str, str]) -> None:
-        rows = [(arn, key, value) for key, value in tags.items()]
+    def _tag(self, kind: Kind, name: str, tags: dict[str, str]) -> None:
+        rows = [(f"{kind}/{name}", key, value) for key, value in tags.items()]
         self._database.executemany("insert or replace into tags values (?, ?, ?)", rows)
 
     # --- options and analyses ----------------------------------------------------------------------------------------

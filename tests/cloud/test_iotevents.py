@@ -137,7 +137,7 @@ def test_the_judge_catches_up_with_a_store_that_went_ahead(tmp_path):
         create_model(cloud, "kept")
         create_model(cloud, "gone")
         cloud.companion.judge.withdraw("kept")
-        cloud.companion._store.remove("detectorModel", "gone", "")
+        cloud.companion._store.remove("detectorModel", "gone")
     with serving(tmp_path) as cloud:
         in_force = [held.name for held in cloud.companion.judge.deployments()]
 
@@ -149,7 +149,7 @@ def test_a_stored_model_that_cannot_be_put_in_force_any_more_has_failed_and_stop
         create_input(cloud)
         create_model(cloud, "kept")
         broken = {"roleArn": ROLE, "detectorModelDefinition": {"initialStateName": "Z", "states": []}}
-        cloud.companion._store.add("detectorModel", "broken", broken, {}, "")
+        cloud.companion._store.add("detectorModel", "broken", broken, {})
     with serving(tmp_path) as cloud:
         found = [
             cloud.call("GET", f"/detector-models/{name}")[1]["detectorModel"]["detectorModelConfiguration"]["status"]

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from tests.companion import Served, serving
+from wheeltapper.clock import SystemClock
 from wheeltapper.errors import UnavailableError
+from wheeltapper_cloud.settings import CloudSettings, ServerSettings
+from wheeltapper_cloud.store import Store
 
 ROLE = "arn:aws:iam::123456789012:role/r"
 ATTRIBUTES = {"attributes": [{"jsonPath": "v"}, {"jsonPath": "id"}]}
@@ -186,7 +189,7 @@ def test_an_update_that_a_crash_cut_short_ends_as_it_would_have(tmp_path, state,
     body = {"detectorModelName": "model", "roleArn": ROLE, "key": "id", "detectorModelDefinition": definition}
     with serving(tmp_path) as cloud:
         filled(cloud)
-        cloud.companion._store.add("detectorModel", "model", body, {}, "", migrate=migrate)
+        cloud.companion._store.add("detectorModel", "model", body, {}, migrate=migrate)
     with serving(tmp_path) as cloud:
         found = cloud.call("GET", "/detector-models/model/versions")[1]["detectorModelVersionSummaries"]
         detectors = cloud.call("GET", "/detectors/model")[1]["detectorSummaries"]
@@ -212,12 +215,38 @@ def test_a_model_that_has_failed_stands_in_no_inputs_way(tmp_path):
     broken = {"roleArn": ROLE, "detectorModelDefinition": {"initialStateName": "Z", "states": []}}
     with serving(tmp_path) as cloud:
         cloud.call("POST", "/inputs", {"inputName": "In", "inputDefinition": ATTRIBUTES})
-        cloud.companion._store.add("detectorModel", "broken", broken, {}, "")
+        cloud.companion._store.add("detectorModel", "broken", broken, {})
         identifier = {"iotEventsInputIdentifier": {"inputName": "In"}}
         routed = cloud.call("POST", "/input-routings", {"inputIdentifier": identifier})[1]
         deleted = cloud.call("DELETE", "/inputs/In")[0]
 
     assert (routed, deleted) == ({"routedResources": []}, 200)
+
+
+def test_tags_stay_when_the_settings_name_another_account(tmp_path):
+    tags = [{"key": "plant", "value": "A"}]
+    moved = CloudSettings(server=ServerSettings(account="999999999999", region="eu-central-1"))
+    with serving(tmp_path) as cloud:
+        cloud.call("POST", "/inputs", {"inputName": "In", "inputDefinition": ATTRIBUTES, "tags": tags})
+    with serving(tmp_path, moved) as cloud:
+        arn = cloud.call("GET", "/inputs/In")[1]["input"]["inputConfiguration"]["inputArn"]
+        kept = cloud.call("GET", f"/tags?resourceArn={arn}")[1]["tags"]
+
+    assert arn == "arn:aws:iotevents:eu-central-1:999999999999:input/In"
+    assert kept == tags
+
+
+def test_tags_that_were_kept_by_arn_are_found(tmp_path):
+    database = sqlite3.connect(tmp_path / "account.db")
+    database.execute("create table tags (arn text, key text, value text, primary key (arn, key)) without rowid")
+    database.execute("insert into tags values ('arn:aws:iotevents:us-east-1:1:alarmModel/a', 'x:y', 'z:1')")
+    database.commit()
+    database.close()
+
+    for _ in range(2):
+        store = Store(tmp_path, SystemClock())
+        assert store.tags("alarmModel", "a") == {"x:y": "z:1"}
+        store.close()
 
 
 def test_an_answer_without_content_says_nothing_of_one(cloud):
