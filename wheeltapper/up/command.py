@@ -313,7 +313,7 @@ class _Lines:
     """A line for what matters: alarms, changes of state, and how the processes fare when that changes."""
 
     def __init__(self) -> None:
-        self._status: dict[str, object] = {}
+        self._status: dict[tuple[str, str], object] = {}
 
     def show(self, event: Event) -> None:
         line = self._line(event)
@@ -331,13 +331,16 @@ class _Lines:
             return f"state: {thing} {event.get('from_state') or '(new)'} → {event.get('state')}"
         if kind != "health":
             return ""
-        name, status = (
-            f"{event.get('process')} {thing}" if event.get("process") != thing else thing,
-            event.get("status"),
-        )
-        before, self._status[name] = self._status.get(name), status
-        if status == before or len(self._status) > _MOST_PROCESSES:
+        return self._news(thing, str(event.get("process")), event)
+
+    def _news(self, thing: str, process: str, event: Event) -> str:
+        status = event.get("status")
+        if len(self._status) > _MOST_PROCESSES:
+            self._status.clear()
+        before, self._status[thing, process] = self._status.get((thing, process)), status
+        if status == before:
             return ""
+        name = thing if process == thing else f"{thing} ({process})"
         return f"health: {name} {status}" + (f": {event['detail']}" if event.get("detail") else "")
 
 
