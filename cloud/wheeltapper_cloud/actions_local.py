@@ -252,10 +252,10 @@ def _compose(sender: str, recipients: Sequence[str], subject: str, body: str) ->
     mail = EmailMessage()
     try:
         mail["From"], mail["To"], mail["Subject"] = sender, ", ".join(recipients), " ".join(subject.split())
+        mail["Auto-Submitted"] = "auto-generated"
+        mail.set_content(body)
     except ValueError as error:
         raise MessageError(f"e-mail: {error}") from error
-    mail["Auto-Submitted"] = "auto-generated"
-    mail.set_content(body)
     return mail
 
 
