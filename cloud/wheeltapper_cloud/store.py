@@ -100,7 +100,8 @@ class Store:
                 "insert into resources values (?, ?, ?, ?, ?, ?)", (kind, name, version, _json(body), now, now)
             )
             self._tag(kind, name, tags)
-            self._put_option(_migration(kind, name), {"version": version if migrate else 0})
+            if migrate:
+                self._put_option(_migration(kind, name), {"version": version})
         return Resource(kind, name, version, body, now, now, version)
 
     def migrates(self, found: Resource) -> bool:
