@@ -82,6 +82,20 @@ def variables(endpoint: str, folder: Path | None = None) -> dict[str, str]:
     return found | _past_the_proxy(endpoint)
 
 
+def placeholders(endpoint: str) -> dict[str, str]:
+    """
+    Credentials for clients that would find none and so would not even call; for a companion on this machine alone.
+
+    One that has access keys refuses these as it refuses none at all.
+    """
+    named = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE")
+    if any(os.environ.get(name) for name in named) or not is_loopback(urlsplit(endpoint).hostname or ""):
+        return {}
+    if any((Path("~/.aws").expanduser() / name).exists() for name in ("credentials", "config")):
+        return {}
+    return {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
+
+
 def _holds_models(folder: Path) -> bool:
     return all((folder / service / version / "service-2.json").is_file() for service, version in MODELS.items())
 

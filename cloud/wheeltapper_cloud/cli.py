@@ -214,8 +214,8 @@ def _install(options: argparse.Namespace) -> int:
 
 
 def _env(options: argparse.Namespace) -> int:
-    from wheeltapper_cloud.boto import exports, variables
+    from wheeltapper_cloud.boto import exports, placeholders, variables
 
-    found = variables(options.endpoint, options.dir)
+    found = variables(options.endpoint, options.dir) | placeholders(options.endpoint)
     print(json.dumps(found) if options.json else exports(found))
     return 0

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from wheeltapper.judge import Statistics
@@ -31,6 +31,7 @@ class Metrics:
     """The process's metrics; safe from any thread."""
 
     def __init__(self, statistics: Callable[[], Statistics], why_not_ready: Callable[[], str]) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which tells when it was first counted
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "wheeltapper_requests", "answers to API requests", ["operation", "status"], registry=self.registry
@@ -72,4 +73,6 @@ class _JudgeCollector:
             yield CounterMetricFamily(f"wheeltapper_messages_{name}", text, value=getattr(found, name))
         for name, text in _GAUGES.items():
             yield GaugeMetricFamily(f"wheeltapper_{name}", text, value=float(getattr(found, name)))
-        yield GaugeMetricFamily("wheeltapper_ready", "1 while messages can be taken", value=float(not self._why_not_ready()))
+        yield GaugeMetricFamily(
+            "wheeltapper_ready", "1 while messages can be taken", value=float(not self._why_not_ready())
+        )

@@ -15,7 +15,7 @@ from wheeltapper.clock import SystemClock
 from wheeltapper.errors import DataError
 from wheeltapper_cloud import operators_alarms
 from wheeltapper_cloud.companion_client import ask
-from wheeltapper_cloud.operators_options import add_common, add_limit, add_who
+from wheeltapper_cloud.operators_options import add_common, add_limit, add_who, seconds_of
 from wheeltapper_cloud.tables import age, moment, printable, short_ids, show, table_of
 
 _PAGE = 1000
@@ -42,10 +42,17 @@ def _register_detectors(detectors: Commands) -> None:
         "list",
         _list_detectors,
         help="the detectors of a model, or the models in force",
-        example="wheeltapper detectors list\nwheeltapper detectors list IoTImlDetectorModel --state motor_on",
+        example="wheeltapper detectors list\nwheeltapper detectors list IoTImlDetectorModel --state motor_on\n"
+        "wheeltapper detectors list IoTImlDetectorModel --silent 10m",
     )
     listing.add_argument("model", nargs="?", help="the detector or alarm model; without it the models are listed")
     listing.add_argument("--state", help="only those in this state")
+    listing.add_argument(
+        "--silent",
+        type=seconds_of,
+        metavar="TIME",
+        help="only those that no message or timer has touched for 90s, 10m, 8h …",
+    )
     detail = detectors.add(
         "show",
         _show_detector,
@@ -96,7 +103,14 @@ def _list_detectors(options: argparse.Namespace) -> int:
         page = ask(options.server, "GET", f"{path}?{urlencode(query)}")["detectors"]
         detectors += page
         if len(page) < _PAGE:
-            return _show(options, detectors, _detector_table)
+            break
+    if options.silent is None:
+        return _show(options, detectors, _detector_table)
+    before_ms = SystemClock().time_ms() - options.silent * 1000
+    silent = sorted(
+        (each for each in detectors if each["updated_ms"] <= before_ms), key=lambda each: each["updated_ms"]
+    )
+    return _show(options, silent, _silent_table)
 
 
 def _show_detector(options: argparse.Namespace) -> int:
@@ -109,7 +123,7 @@ def _show_detector(options: argparse.Namespace) -> int:
     lines = [
         f"{answer['model']} {answer['key']}".strip() + f": {answer['state']}",
         f"  version {answer['version']}",
-        f"  heard of {moment(answer['updated_ms'])}, {age((now_ms - answer['updated_ms']) / 1000)} ago",
+        f"  updated {moment(answer['updated_ms'])}, {age((now_ms - answer['updated_ms']) / 1000)} ago",
     ]
     lines += [f"  variable {name} = {json.dumps(value)}" for name, value in answer.get("variables", {}).items()]
     for name, due_ms in answer.get("timers", {}).items():
@@ -188,10 +202,14 @@ def _model_table(models: list[Row]) -> Any:
     return table_of(("model", "kind", "key", "version"), rows, empty)
 
 
-def _detector_table(detectors: list[Row]) -> Any:
+def _silent_table(detectors: list[Row]) -> Any:
+    return _detector_table(detectors, "none has been silent for so long")
+
+
+def _detector_table(detectors: list[Row], empty: str = "no detector yet: the first message of a key makes one") -> Any:
     now_ms = SystemClock().time_ms()
     rows = [(each["key"], each["state"], age((now_ms - each["updated_ms"]) / 1000)) for each in detectors]
-    return table_of(("key", "state", "heard of"), rows, "no detector yet: the first message of a key makes one")
+    return table_of(("key", "state", "updated"), rows, empty)
 
 
 def _action_table(actions: list[Row], empty: str = "no action yet: detectors and alarms make them") -> Any:

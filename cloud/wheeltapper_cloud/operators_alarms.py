@@ -11,9 +11,9 @@ from urllib.parse import quote, urlencode
 
 from wheeltapper.cli import Commands
 from wheeltapper.clock import Clock, SystemClock
-from wheeltapper.errors import DataError, SettingsError, UnavailableError
+from wheeltapper.errors import DataError, UnavailableError
 from wheeltapper_cloud.companion_client import ask
-from wheeltapper_cloud.operators_options import add_common, add_limit, add_who
+from wheeltapper_cloud.operators_options import add_common, add_limit, add_who, seconds_of
 from wheeltapper_cloud.tables import age, moment, printable, short_ids, show, table_of
 
 _WATCH_S = 1.0
@@ -60,7 +60,14 @@ def register(alarms: Commands) -> None:
         act.add_argument("--note", default="", help="why; kept in the audit trail")
         add_who(act)
         if word == "snooze":
-            act.add_argument("--for", dest="duration", default="1h", help="15m, 1h, 8h … (default: 1h)")
+            act.add_argument(
+                "--for",
+                dest="snooze_s",
+                type=seconds_of,
+                default="1h",
+                metavar="TIME",
+                help="15m, 1h, 8h … (default: 1h)",
+            )
         _add_alarm(act)
         add_common(act)
     _add_alarm(detail)
@@ -287,7 +294,7 @@ def _history(options: argparse.Namespace) -> int:
 def _act(options: argparse.Namespace) -> int:
     body: dict[str, Any] = {"note": options.note, "by": options.by}
     if options.operation == "snooze":
-        body["snooze_s"] = seconds_of(options.duration)
+        body["snooze_s"] = options.snooze_s
     if not options.by and not os.environ.get("AWS_ACCESS_KEY_ID"):
         raise DataError("--as: say who acts")
     try:
@@ -301,7 +308,7 @@ def _act(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(answer))
         return 0
-    state = f"shelved for {options.duration}" if answer["state"] == _SHELVED else answer["state"]
+    state = f"shelved for {age(options.snooze_s)}" if answer["state"] == _SHELVED else answer["state"]
     by = f", acknowledged by {answer['acknowledged_by']}" if answer.get("acknowledged_by") else ""
     print(printable(f"{answer['model']} {answer['key']}".strip() + f": {state}{by}"))
     return 0
@@ -341,17 +348,3 @@ def _ambiguous(wanted: str, found: list[Alarm]) -> str:
     ids = short_ids([each["id"] for each in found])
     choice = ", ".join(f"{ids[each['id']]} ({each['model']}/{each['key']})" for each in found[:5])
     return f"alarm {wanted}: {len(found)} are meant: {choice}{' …' if len(found) > 5 else ''}; say which"
-
-
-def seconds_of(text: str) -> int:
-    """
-    A duration as people write it.
-
-    >>> seconds_of("15m"), seconds_of("8h"), seconds_of("90")
-    (900, 28800, 90)
-    """
-    factor = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(text[-1:])
-    number = text[:-1] if factor else text
-    if not (number.isascii() and number.isdigit() and int(number[:12]) > 0):
-        raise SettingsError(f"--for {text}: must be a duration such as 15m, 1h or 8h")
-    return int(number) * (factor or 1)

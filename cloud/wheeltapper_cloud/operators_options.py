@@ -36,3 +36,17 @@ def _limit(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= _MOST):
         raise argparse.ArgumentTypeError(f"must be a number from 1 to {_MOST}")
     return int(text)
+
+
+def seconds_of(text: str) -> int:
+    """
+    A duration as people write it.
+
+    >>> seconds_of("15m"), seconds_of("8h"), seconds_of("90")
+    (900, 28800, 90)
+    """
+    factor = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(text[-1:])
+    number = text[:-1] if factor else text
+    if not (number.isascii() and number.isdigit() and int(number[:9]) > 0 and len(number) < 10):
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 15m, 1h or 8h")
+    return int(number) * (factor or 1)

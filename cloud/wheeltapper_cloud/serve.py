@@ -41,6 +41,7 @@ from wheeltapper_cloud.rule_files import expand
 from wheeltapper_cloud.server import Endpoint, application
 from wheeltapper_cloud.settings import CloudSettings
 from wheeltapper_cloud.store import Store
+from wheeltapper_cloud.upkeep import Upkeep
 from wheeltapper_cloud.wire import Operations
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,9 @@ class Companion:
         methods = handlers(self._account, operations)
         self._deployer = Deployer(self._account, operations, methods)
         self._metrics = Metrics(self.judge.statistics, self.why_not_ready)
-        self._operators = OperationsApi(self.judge, Records(self.judge, data_dir), guard)
+        records = Records(self.judge, data_dir)
+        self._metrics.registry.register(Upkeep(self.judge.statistics, records, data_dir, clock, transport))
+        self._operators = OperationsApi(self.judge, records, guard)
         self._endpoint = Endpoint(operations, methods, guard, self._metrics, clock, settings.server)
 
     def start(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 # Wide enough for every line where nobody looks at it: another program wants the whole of it.
 _UNBOUNDED = 100_000
+_SHORT = 12
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 Row = tuple[str, ...]
@@ -19,7 +20,7 @@ def table_of(columns: Row, rows: Sequence[Row], empty: str) -> Any:
     """
     What rich shows of rows, or of there being none; columns in which no row says anything are left out.
 
-    The last column gives way first where the terminal is narrow.
+    Where the terminal is narrow the widest columns give way; short ones, such as ids and ages, stay whole.
     """
     from rich.table import Table
     from rich.text import Text
@@ -29,7 +30,8 @@ def table_of(columns: Row, rows: Sequence[Row], empty: str) -> Any:
     kept = [place for place in range(len(columns)) if any(row[place] for row in rows)]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for place in kept:
-        table.add_column(columns[place], no_wrap=place != kept[-1], overflow="ellipsis")
+        widest = max(len(row[place]) for row in (columns, *rows))
+        table.add_column(columns[place], no_wrap=widest <= _SHORT, overflow="ellipsis")
     for row in rows:
         table.add_row(*(Text(printable(row[place]), no_wrap=True, overflow="ellipsis") for place in kept))
     return table

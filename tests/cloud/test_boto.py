@@ -169,3 +169,21 @@ def test_the_service_models_hold_no_prose():
         for version in service.iterdir():
             for file in version.iterdir():
                 assert '"documentation"' not in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("present", "endpoint", "given"),
+    [
+        ({}, "http://127.0.0.1:8600", "any"),
+        ({}, "https://companion.plant.example:8600", None),
+        ({"AWS_ACCESS_KEY_ID": "WTAK"}, "http://127.0.0.1:8600", None),
+        ({"AWS_PROFILE": "plant"}, "http://127.0.0.1:8600", None),
+    ],
+)
+def test_credentials_are_made_up_only_where_a_client_would_find_none(tmp_path, present, endpoint, given):
+    env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    command = [sys.executable, "-m", "wheeltapper.cli", "boto", "env", "--json", "--endpoint", endpoint]
+
+    done = run(command, {**env, "HOME": str(tmp_path), **present})
+
+    assert json.loads(done.stdout).get("AWS_ACCESS_KEY_ID") == given

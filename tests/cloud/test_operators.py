@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from urllib.parse import quote
 
 import pytest
@@ -121,6 +122,17 @@ def put(judge, key, t, message_id=""):
     judge.put([Message("Reading", json.dumps({"id": key, "t": t, "n": 1}).encode(), message_id)])
 
 
+def test_silent_machines_are_listed_the_longest_silent_first(server, capsys):
+    assert main(["detectors", "list", "Motor", "--silent", "10m"]) == 0
+    assert "none has been silent" in capsys.readouterr().out
+    time.sleep(1.1)
+    put(server, "m2", 20)
+
+    assert main(["detectors", "list", "Motor", "--silent", "1s", "--json"]) == 0
+
+    assert [each["key"] for each in lines(capsys)] == ["m1"]
+
+
 def test_an_alarm_can_be_named_by_its_machine_or_the_end_of_its_id_as_the_list_shows_it(server, capsys):
     put(server, "m2", 90)
     main(["alarms"])
@@ -167,7 +179,7 @@ def test_a_machine_is_taken_out_of_service_before_it_has_ever_rung(server, capsy
 def test_what_is_shelved_goes_to_the_end_and_says_for_how_long_and_by_whom(server, capsys):
     put(server, "m2", 90)
     main(["alarms", "snooze", "Overheat/m1", "--for", "8h", "--note", "maintenance", "--as", "ada"])
-    assert "shelved for 8h" in capsys.readouterr().out
+    assert "shelved for 8 h" in capsys.readouterr().out
 
     main(["alarms"])
     last = capsys.readouterr().out.splitlines()[-1]
@@ -295,12 +307,17 @@ def test_a_pipe_gets_whole_lines_and_a_narrow_terminal_lines_that_fit(server, ca
 
     assert "a-very-long-name-of-a-machine-somewhere-in-the-plant" * 2 in piped
     assert "\x1b" not in piped
-    assert all(len(line) <= 60 for line in capsys.readouterr().out.splitlines())
+    narrow = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 60 for line in narrow)
+    assert [line.split()[0] for line in narrow] == [line.split()[0] for line in piped.splitlines()]
 
 
 @pytest.mark.parametrize("text", ["", "h", "0h", "\u00b2h", "1.5h", "soon"])
 def test_a_duration_that_is_none_is_refused(text, capsys):
-    assert main(["alarms", "snooze", "m1", "--as", "ada", "--for", text]) == 2
+    with pytest.raises(SystemExit) as ended:
+        main(["alarms", "snooze", "m1", "--as", "ada", "--for", text])
+
+    assert ended.value.code == 2
     assert "15m, 1h or 8h" in capsys.readouterr().err
 
 
