@@ -15,31 +15,19 @@ from collections.abc import Callable
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from typing import Any, Final
 
-import msgspec
-
 from wheeltapper_cloud.iotsql_times import check_format, check_pattern, parse_time, time_to_epoch
 from wheeltapper_cloud.iotsql_values import (
     UNDEFINED,
     calculate,
     exact,
     from_exact,
+    read_json,
     to_boolean,
     to_int,
     to_number,
     to_string,
     whole,
 )
-
-
-def _json_number(text: str) -> Any:
-    number = whole(float(text))
-    if number is UNDEFINED:
-        raise ValueError(f"{text} is out of range")
-    return number
-
-
-JSON: Final = msgspec.json.Decoder(float_hook=_json_number)
-"""Reads JSON as SQL version 2016-03-23 does: 10.0 is the Int 10. Raises MsgspecError, ValueError, RecursionError."""
 
 _SCHEME: Final = "base64"
 _ENRICH: Final = "enrichArray"
@@ -132,8 +120,8 @@ def _decode(value: Any, scheme: Any) -> Any:
     except ValueError:
         return None
     try:
-        return JSON.decode(text)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return read_json(text.encode())
+    except ValueError:
         return text
 
 

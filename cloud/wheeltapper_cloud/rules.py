@@ -14,8 +14,7 @@ from wheeltapper.errors import MessageError, SettingsError
 from wheeltapper.judge import Message
 from wheeltapper.topics import check_filter
 from wheeltapper_cloud.iotsql import Context, Expression, Select, parse_statement, parse_template
-from wheeltapper_cloud.iotsql_functions import JSON
-from wheeltapper_cloud.iotsql_values import UNDEFINED, to_string
+from wheeltapper_cloud.iotsql_values import UNDEFINED, read_json, to_string
 
 _MAX_ID = 128
 
@@ -138,8 +137,8 @@ class Rule:
 
     def _document(self, topic: str, payload: bytes) -> Any:
         try:
-            return JSON.decode(payload)
-        except (msgspec.MsgspecError, ValueError) as error:
+            return read_json(payload)
+        except ValueError as error:
             if self._select is not None and self._select.any_bytes:
                 return UNDEFINED
             raise MessageError(f"{topic}: not JSON: {error}") from error
