@@ -147,12 +147,13 @@ def _replay_rate_hz(path: Path) -> float:
 
 
 def _gateway(run: Run, data_dir: Path, broker: str) -> dict[str, Any]:
+    every_reading = 0.0  # stamps of a time lapse do not follow one another at the model's pace
     return {
         "thing": "gateway",
         "data_dir": str(data_dir / "gateway"),
         "health_s": 2.0,
         "broker": {"url": broker, "client_id": "wheeltapper-gateway"},
-        "models": [{"things": [run.thing], "folder": str(model_folder(run, data_dir))}],
+        "models": [{"things": [run.thing], "folder": str(model_folder(run, data_dir)), "period_s": every_reading}],
     }
 
 
