@@ -28,11 +28,10 @@ from wheeltapper_cloud.iotevents_account import Call
 from wheeltapper_cloud.metrics import CONTENT_TYPE, Metrics
 from wheeltapper_cloud.settings import ServerSettings
 from wheeltapper_cloud.signature import SignedRequest
-from wheeltapper_cloud.wire import Operation, Operations, ServiceError
+from wheeltapper_cloud.wire import NO_CONTENT, Operation, Operations, ServiceError
 
 THREADS = 8
 BODY_TIMEOUT_S = 30.0
-NO_CONTENT = 204
 _BODY_UNREAD = ("RequestEntityTooLargeException", "RequestTimeoutException")
 
 

@@ -31,6 +31,7 @@ _FRONT_END = {
     "UnknownOperationException": 404,
 }
 
+NO_CONTENT = 204
 MODELS = {"iotevents": "2018-07-27", "iotevents-data": "2018-10-23"}
 
 _decode = msgspec.json.Decoder().decode
@@ -119,7 +120,7 @@ class Operation:
 
     def write(self, answer: dict[str, Any]) -> bytes:
         """The answer's body; empty where the status says that there is none."""
-        if self.status == 204:
+        if self.status == NO_CONTENT:
             return b""
         return _encode(answer if self._write is None else self._write(answer))
 
