@@ -30,18 +30,24 @@ class Ingest:
 
     Args:
         transport: not yet started.
+        most_bytes: of the payload that an input receives; longer ones are dropped; 0 is no limit.
+
+    Attributes:
+        received, malformed, passed_over: messages that have come, were dropped, and were passed over by a WHERE clause.
 
     Raises:
         SettingsError: a rule is not valid, or two filters overlap so that a broker may deliver a message twice.
     """
 
-    def __init__(self, transport: Transport, judge: Judge, rules: Sequence[RuleSettings], clock: Clock) -> None:
+    def __init__(
+        self, transport: Transport, judge: Judge, rules: Sequence[RuleSettings], clock: Clock, most_bytes: int = 0
+    ) -> None:
         self._transport = transport
+        self._most_bytes = most_bytes
         self._judge = judge
         self._clock = clock
         self._arrived: deque[tuple[Delivery, Sequence[Rule]]] = deque()
         self._asked = False
-        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._by_subscription = _subscriptions([Rule(settings) for settings in rules])
         self.received = 0
@@ -89,6 +95,11 @@ class Ingest:
     def _read(self, rule: Rule, delivery: Delivery, now_ms: int) -> Sequence[Message]:
         try:
             messages = rule.read(delivery.topic, delivery.payload, now_ms)
+            for message in messages if self._most_bytes else ():
+                if len(message.payload) > self._most_bytes:
+                    raise MessageError(
+                        f"{delivery.topic}: {len(message.payload)} bytes; {self._most_bytes} are allowed"
+                    )
         except MessageError as error:
             self.malformed += 1
             log.warning("message dropped: %s", error)

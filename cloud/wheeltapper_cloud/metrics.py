@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from wheeltapper.judge import Statistics
+from wheeltapper_cloud.ingest import Ingest
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -16,6 +17,11 @@ _COUNTERS = {
     "refused": "messages refused",
     "failed": "messages that the engine broke on; the log says why",
     "dropped": "messages that reached no detector for want of a valid key",
+}
+_INGESTED = {
+    "received": "messages that came from the broker for a rule",
+    "malformed": "messages from the broker that were dropped: a rule made nothing of them, or the input refused them",
+    "passed_over": "messages from the broker for which a rule's WHERE clause did not hold",
 }
 _GAUGES = {
     "queue_depth": "entries waiting for the judge",
@@ -76,3 +82,14 @@ class _JudgeCollector:
         yield GaugeMetricFamily(
             "wheeltapper_ready", "1 while messages can be taken", value=float(not self._why_not_ready())
         )
+
+
+class IngestCollector:
+    """What has become of messages from the broker."""
+
+    def __init__(self, ingest: Ingest) -> None:
+        self._ingest = ingest
+
+    def collect(self) -> Iterator[Metric]:
+        for name, text in _INGESTED.items():
+            yield CounterMetricFamily(f"wheeltapper_ingest_{name}", text, value=getattr(self._ingest, name))

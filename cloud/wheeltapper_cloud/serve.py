@@ -33,7 +33,7 @@ from wheeltapper_cloud.ingest import Ingest
 from wheeltapper_cloud.iotevents import handlers
 from wheeltapper_cloud.iotevents_account import Account
 from wheeltapper_cloud.keys import KeyStore
-from wheeltapper_cloud.metrics import Metrics
+from wheeltapper_cloud.metrics import IngestCollector, Metrics
 from wheeltapper_cloud.notifications import Escalation
 from wheeltapper_cloud.operations_api import OperationsApi
 from wheeltapper_cloud.records import Records
@@ -86,7 +86,7 @@ class Companion:
         self._delivery = Delivery(router, clock, settings.actions.delivery, report=self._report_action)
         self._delivery.attach(self.judge)
         self._escalation = Escalation(settings.actions.notifications, self.judge, clock)
-        self._ingest = None if transport is None else Ingest(transport, self.judge, expand(settings.rules), clock)
+        self._ingest = None if transport is None else _ingest(settings, transport, self.judge, clock)
         self._evaluations = EvaluationLog(data_dir, self.judge, clock)
         self._account = Account(self._store, self.judge, self._evaluations, settings, clock)
         operations = Operations()
@@ -95,6 +95,8 @@ class Companion:
         self._metrics = Metrics(self.judge.statistics, self.why_not_ready)
         records = Records(self.judge, data_dir)
         self._metrics.registry.register(Upkeep(self.judge.statistics, records, data_dir, clock, transport))
+        if self._ingest is not None:
+            self._metrics.registry.register(IngestCollector(self._ingest))
         self._operators = OperationsApi(self.judge, records, guard)
         self._endpoint = Endpoint(operations, methods, guard, self._metrics, clock, settings.server)
 
@@ -163,6 +165,10 @@ class Companion:
         judging = self._settings.judge
         if self._transport is not None and judging.publish_actions:
             self._transport.publish(topics.topic_of(judging.action_topic, report.thing), encode(report))
+
+
+def _ingest(settings: CloudSettings, transport: Transport, judge: Judge, clock: Clock) -> Ingest:
+    return Ingest(transport, judge, expand(settings.rules), clock, settings.limits.message_bytes)
 
 
 def serve(settings: CloudSettings, data_dir: Path) -> None:

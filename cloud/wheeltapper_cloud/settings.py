@@ -49,7 +49,7 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         detector_models, versions, analyses: what the account may hold, and how many analyses may run at once.
         inputs, alarm_models: AWS allows 50 of each; here there is no limit unless one is set.
         batch: messages in one BatchPutMessage; alarms always take 10.
-        message_bytes: size of one message's payload.
+        message_bytes: size of one message's payload, over HTTP and MQTT.
     """
 
     detector_models: int = 50

@@ -13,12 +13,12 @@ from wheeltapper_cloud.rules import Rule, RuleSettings
 class Line:
     """A broker, a rule and a judge."""
 
-    def __init__(self, folder, *rules, settings=None):
+    def __init__(self, folder, *rules, settings=None, most_bytes=0):
         self.bench = Bench(folder, settings).with_models()
         self.broker = MemoryBroker()
         self.receiver, self.sender = self.broker.transport(), self.broker.transport()
         self.ingest = Ingest(
-            self.receiver, self.bench.judge, [RuleSettings(**rule) for rule in rules], self.bench.clock
+            self.receiver, self.bench.judge, [RuleSettings(**rule) for rule in rules], self.bench.clock, most_bytes
         )
         self.ingest.start()
         self.sender.start()
@@ -169,3 +169,13 @@ def test_a_rule_that_fails_on_a_message_holds_up_no_other(tmp_path, monkeypatch)
     assert line.bench.state("m1") == "hot"
     assert line.receiver.unacknowledged == 0
     assert line.ingest.malformed == 1
+
+
+def test_a_message_longer_than_allowed_is_dropped(tmp_path):
+    line = Line(tmp_path, {"filter": "dt/+", "input": "Reading"}, most_bytes=40)
+
+    line.send("dt/m1", {"id": "m1", "t": 90, "pad": "x" * 40})
+    line.send("dt/m2", {"id": "m2", "t": 90})
+
+    assert (line.bench.state("m1"), line.bench.state("m2")) == ("", "hot")
+    assert (line.ingest.malformed, line.receiver.unacknowledged) == (1, 0)

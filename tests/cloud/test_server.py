@@ -263,6 +263,7 @@ def test_a_subscription_that_the_broker_refuses_is_told_by_every_health_check(tm
     assert (said["status"], said["detail"]) == ("degraded", broker_said)
     assert (refused[0], broker_said in str(refused[1])) == (503, True)
     assert b"wheeltapper_ready 0.0" in counted
+    assert b"wheeltapper_ingest_malformed_total 0.0" in counted
     assert granted[0] == 200
 
 
