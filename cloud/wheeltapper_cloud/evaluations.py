@@ -20,6 +20,7 @@ from wheeltapper.times import iso_of
 
 FILE = "evaluations.jsonl"
 _BYTES, _FILES = 10 * 1024 * 1024, 5
+_OF_ONE_MESSAGE = ("detectorModelName", "keyValue", "messageId")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -35,6 +36,7 @@ class EvaluationLog:
         self._models: frozenset[str] = frozenset()
         self._detectors: frozenset[tuple[str, str]] = frozenset()
         self._all = False
+        self._entered: dict[str, Any] | None = None
 
     def apply(self, options: dict[str, Any] | None) -> None:
         """Follow logging options; None, or a level above DEBUG, ends the watch."""
@@ -59,7 +61,22 @@ class EvaluationLog:
         if outcome.trace is None or self._handler is None:
             return
         wanted = self._all or outcome.model in self._models or (outcome.model, outcome.key) in self._detectors
-        if wanted:
-            entry = {"timestamp": iso_of(self._clock.time_ms()), **summary(outcome.trace)}
-            record = logging.LogRecord(__name__, logging.DEBUG, "", 0, _encode(entry).decode(), None, None)
-            self._handler.emit(record)
+        if not wanted:
+            return
+        found = summary(outcome.trace)
+        if outcome.created:  # the pass over the same message, which made the detector, comes next
+            self._entered = found
+            return
+        entered, self._entered = self._entered, None
+        if entered is not None and all(entered[name] == found[name] for name in _OF_ONE_MESSAGE):
+            found = _of_both(entered, found)
+        entry = {"timestamp": iso_of(self._clock.time_ms()), **found}
+        record = logging.LogRecord(__name__, logging.DEBUG, "", 0, _encode(entry).decode(), None, None)
+        self._handler.emit(record)
+
+
+def _of_both(entered: dict[str, Any], passed: dict[str, Any]) -> dict[str, Any]:
+    """One entry for the entry into the first state and the pass that follows with the same message."""
+    results = "conditionEvaluationResults"
+    before = {name: entered[name] for name in ("initialState", "initialVariables")}
+    return {**passed, **before, results: entered[results] + passed[results]}

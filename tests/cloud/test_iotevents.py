@@ -444,13 +444,9 @@ def test_logging_at_debug_writes_each_evaluation_as_aws_does(tmp_path, shared):
     lines = [json.loads(line) for line in (tmp_path / "evaluations.jsonl").read_text().splitlines()]
 
     assert {line["detectorModelName"] for line in lines} == {"m"}
-    assert {line["messageId"] for line in lines} == {"1", "2"}
-    assert [
-        line["conditionEvaluationResults"][0]["result"] for line in lines if line["conditionEvaluationResults"]
-    ] == [
-        "True",
-        "False",
-    ]
+    assert [line["messageId"] for line in lines] == ["1", "2"]
+    assert [line["initialVariables"] for line in lines] == [{}, {"last": 2}]
+    assert [[one["result"] for one in line["conditionEvaluationResults"]] for line in lines] == [["True"], ["False"]]
     assert set(published) <= set(lines[-1])
 
 
