@@ -78,6 +78,18 @@ class _Keyed(msgspec.Struct):
     key: str | None = None
 
 
+class _Flow(msgspec.Struct):
+    enabled: bool = False
+
+
+class _Capabilities(msgspec.Struct, rename="camel"):
+    acknowledge_flow: _Flow | None = None
+
+
+class _Capable(msgspec.Struct, rename="camel"):
+    alarm_capabilities: _Capabilities | None = None
+
+
 class OperationsApi:
     """The answers."""
 
@@ -120,10 +132,15 @@ class OperationsApi:
         return {"alarms": [self._now(each) for each in found]}
 
     def operate(self, asked: Asked) -> Any:
-        """Alarms of alarm models change their state, as over AWS's API; those of detector models can be acknowledged."""
+        """
+        Alarms of alarm models change their state, as over AWS's API; those of detector models can be acknowledged.
+
+        An alarm whose model has no acknowledge flow has no state for it: that somebody has taken it up is put on record.
+        """
         operation = _operation(asked)
         found = self._found(asked.path["id"])
-        if self._judge.alarm(found.model, found.key) is not None:
+        of_model = self._judge.alarm(found.model, found.key) is not None
+        if of_model and (operation != "acknowledge" or _has_acknowledge_flow(self._deployed(found.model))):
             self._operate_model(asked, found.model, found.key, operation)
         elif operation == "acknowledge":
             self._judge.acknowledge(found.id, by=asked.who, note=asked.note)
@@ -290,6 +307,12 @@ def _operation(asked: Asked) -> Any:
 
 def _key_of(model: Deployment) -> str:
     return msgspec.json.decode(model.body, type=_Keyed).key or ""
+
+
+def _has_acknowledge_flow(model: Deployment) -> bool:
+    capabilities = msgspec.json.decode(model.body, type=_Capable).alarm_capabilities
+    flow = None if capabilities is None else capabilities.acknowledge_flow
+    return flow is not None and flow.enabled
 
 
 def _action(found: ActionRecord) -> dict[str, Any]:

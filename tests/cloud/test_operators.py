@@ -75,6 +75,19 @@ def test_an_alarm_of_a_detector_model_is_taken_up_and_stays(server, capsys):
     assert "can be acknowledged" in capsys.readouterr().err
 
 
+def test_an_alarm_of_an_alarm_model_without_the_acknowledge_flow_is_taken_up_and_stays(server, capsys):
+    plain = {**ALARM, "alarmModelName": "Plain", "alarmCapabilities": {"initializationConfiguration": {
+        "disabledOnInitialization": False}}}  # fmt: skip
+    server.deploy(deployment(plain))
+    put(server, "m3", 95)
+    alarm_id = next(each.id for each in server.raised_alarms() if each.model == "Plain")
+
+    assert main(["alarms", "ack", alarm_id, "--as", "ada", "--json"]) == 0
+
+    assert lines(capsys)[0]["acknowledged_by"] == "ada"
+    assert server.alarm("Plain", "m3").state == "ACTIVE"
+
+
 def test_an_alarm_is_shelved_for_a_while(server):
     alarm_id = next(each.id for each in server.raised_alarms() if each.model == "Overheat")
 
