@@ -213,7 +213,7 @@ class ExpressionParser(TokenReader, ABC):
 
     def _exists(self) -> Expression:
         rows = self._closed(self._subquery())
-        return lambda context: bool(rows(context))
+        return lambda context: rows(context) not in (UNDEFINED, [])
 
     def _cast(self) -> Expression:
         value = self._expression()

@@ -7,8 +7,9 @@ from wheeltapper_cloud.iotsql_operators import Context, Expression, everything
 from wheeltapper_cloud.iotsql_tokens import unquote
 from wheeltapper_cloud.iotsql_values import UNDEFINED, to_boolean
 
-# Behind these, VALUE is the keyword and not an attribute of that name.
+# Before these signs VALUE is the keyword, before the other signs and these words it is an attribute of that name.
 _BEGINNINGS = {"-", "*", "(", "[", "{"}
+_FOLLOWERS = {"from", "as", "where", "in", "and", "or"}
 
 
 class _Column(NamedTuple):
@@ -36,14 +37,10 @@ class SelectParser(ExpressionParser):
         if self._peek_word() != "value":
             return False
         kind, text = self._tokens[self._place + 1]
-        if (kind == "sign" and text not in _BEGINNINGS) or text.lower() in (
-            "from",
-            "as",
-            "where",
-            "in",
-            "and",
-            "or",
-            "",
+        if (
+            kind == "end"
+            or (kind == "sign" and text not in _BEGINNINGS)
+            or (kind == "name" and text.lower() in _FOLLOWERS)
         ):
             return False
         return self._take_word("value")

@@ -89,7 +89,12 @@ class Rule:
         """Where the payload passes as it is, a decoder that reads the id and the time alone."""
         simple = all("$" not in path and "." not in path for path in (settings.message_id, settings.timestamp))
         select = self._select
-        if self._path or not simple or (select is not None and not (select.everything and select.accepts is None)):
+        if (
+            self._batch
+            or self._path
+            or not simple
+            or (select is not None and not (select.everything and select.accepts is None))
+        ):
             return None
         fields = [("id", Any, msgspec.UNSET), ("time", Any, msgspec.UNSET)]
         names = {"id": settings.message_id or " ", "time": settings.timestamp or "  "}

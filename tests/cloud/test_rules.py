@@ -89,6 +89,13 @@ def test_each_item_of_a_batch_is_a_message_with_an_id_of_its_own():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("rule", [{"filter": "a"}, {"sql": "SELECT * FROM 'a'"}])
+def test_a_batch_may_be_the_whole_payload(rule):
+    messages = Rule(RuleSettings(input="I", batch=True, **rule)).read("a", b'[{"t":1},{"t":2}]', 0)
+
+    assert [each.payload for each in messages] == [b'{"t":1}', b'{"t":2}']
+
+
 def test_an_item_of_a_batch_that_is_no_object_spoils_it():
     rule = Rule(RuleSettings(filter="a", input="I", payload="readings", batch=True))
 
