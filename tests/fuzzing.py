@@ -20,6 +20,10 @@ WORDS = (
     "x" * 129, "\u0000", "\ud7ff", "é", "'", '"${', "((((", "arn:aws:iotevents:us-east-1:123456789012:input/In", "9" * 40,
     "currentInput('In')", "../..", "%", "%2F", "null", "GREATER", "BATCH", "JSON", "STRING", "\n", "In.In", "`a b`",
 )  # fmt: skip
+LISTS = (
+    "ListInputs", "ListInputRoutings", "ListDetectorModels", "ListDetectorModelVersions", "ListAlarmModels",
+    "ListAlarmModelVersions", "ListDetectors", "ListAlarms", "GetDetectorModelAnalysisResults",
+)  # fmt: skip
 # What is likely right for a shape, so that many requests get past the first check.
 LIKELY: dict[str, tuple[str, ...]] = {
     "InputName": ("In", "In2"),
@@ -42,6 +46,11 @@ LIKELY: dict[str, tuple[str, ...]] = {
     "InputProperty": ("$input.In.v", "$input.In2.v"),
     "Threshold": ("1", "$input.In.v"),
     "ContentExpression": ("'${$input.In.v}'", "'{}'"),
+    "NextToken": tuple(
+        base64.urlsafe_b64encode(json.dumps([name, place]).encode()).decode()
+        for name in LISTS
+        for place in ("", "k", "1", "-1", "\u00b2", "\u0000", "\ud800", "9" * 40)
+    ),
     "AmazonResourceName": ("arn:aws:iotevents:us-east-1:123456789012:input/In", "arn:aws:iam::123456789012:role/r"),
 }
 JUNK: tuple[Any, ...] = (None, True, False, 0, 1, -1, 2**31, 2**63, 2**80, 1.5, -0.0, 1e308, [], {}, [[]], {"": None})
