@@ -214,7 +214,8 @@ def decode_reading(payload: bytes, *, thing: str = "", arrival_ms: int = 0) -> R
     time_ms = flat.pop("time_ms", arrival_ms)
     if not isinstance(message_id, str) or not isinstance(named, str):
         raise MessageError("reading: message_id and thing must be strings")
-    if isinstance(time_ms, bool) or not isinstance(time_ms, int | float) or not math.isfinite(time_ms):
+    is_number = isinstance(time_ms, int) or (isinstance(time_ms, float) and math.isfinite(time_ms))
+    if isinstance(time_ms, bool) or not is_number:
         raise MessageError(f"reading: time_ms must be a number, not {time_ms!r}")
     if not named:
         raise MessageError("reading: names no thing, and its topic does not either")

@@ -114,6 +114,7 @@ class DriftWatch:
         self._clock = clock
         self._rows: deque[Scored] = deque(maxlen=_WAITING)
         self._things: dict[str, Watched] = {}
+        self._leaving: deque[str] = deque()
         self._unsent: deque[Put] = deque(maxlen=_UNSENT)
 
     def note(self, row: Scored) -> None:
@@ -121,8 +122,14 @@ class DriftWatch:
         if self._enabled:
             self._rows.append(row)
 
+    def drop(self, thing: str) -> None:
+        """Keep nothing of a thing, soon; for the thread that scores."""
+        self._leaving.append(thing)
+
     def work(self) -> int:
         """Look at what was noted, tell what has drifted, keep states that are due; returns how many readings that was."""
+        for _ in range(len(self._leaving)):
+            self._things.pop(self._leaving.popleft(), None)
         rows = [self._rows.popleft() for _ in range(len(self._rows))]
         drifted: list[str] = []
         for row in rows:

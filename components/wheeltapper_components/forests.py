@@ -5,6 +5,7 @@ The window, the run of anomalies and the cutoff are kept with every reading; the
 and at the end. A kill costs what the trees learnt in between.
 """
 
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -68,6 +69,13 @@ class ForestFiles:
                 log.warning("no time to keep what the other forests learnt lately")
                 return
             self._save(slot, thing, compress=False)
+
+    def drop(self, thing: str) -> None:
+        """Keep nothing of a thing."""
+        self._due.pop(thing, None)
+        self._points.pop(thing, None)
+        with contextlib.suppress(OSError):
+            self._path(thing).unlink(missing_ok=True)
 
     def _save(self, slot: Slot, thing: str, *, compress: bool) -> bool:
         learnt = slot.learnt(thing)

@@ -90,6 +90,7 @@ class Counts(msgspec.Struct):
     malformed: int = 0
     empty: int = 0
     unassigned: int = 0
+    forgotten: int = 0
     failed: int = 0
 
 
@@ -195,8 +196,11 @@ class Inference:
     def _restore(self) -> None:
         outbox = self._links.first.outbox
         rows = outbox.states("rows/")
-        for name, state in outbox.states("thing/").items():
-            thing, kept = name.removeprefix("thing/"), msgspec.msgpack.decode(state, type=Kept)
+        found = {
+            name.removeprefix("thing/"): msgspec.msgpack.decode(state, type=Kept)
+            for name, state in outbox.states("thing/").items()
+        }
+        for thing, kept in sorted(found.items(), key=lambda pair: pair[1].newest_ms):
             self._timeline.restore(thing, kept.newest_ms)
             seat = self.shelf.seat_of(thing)
             if seat is None or seat.slot is None:
@@ -212,6 +216,20 @@ class Inference:
             else:
                 seat.slot.rewarm(thing)
         self._seen.restore(outbox.states("seen/").values())
+
+    def _drop_surplus(self) -> dict[str, bytes]:
+        """Forget the things that are too many, and the states by which they are forgotten on disk."""
+        states: dict[str, bytes] = {}
+        for thing in self._timeline.surplus(self.settings.max_things):
+            log.warning("%s: forgotten, as the one unheard for the longest of more than max_things", thing)
+            self.counts.forgotten += 1
+            for seat in self.shelf.seats:
+                seat.drop(thing)
+            self._pacing.drop(thing)
+            self.drift.drop(thing)
+            self._forests.drop(thing)
+            states |= {f"{kind}/{thing}": b"" for kind in ("thing", "rows", "drift")}
+        return states
 
     def _report(self, well: bool, detail: str) -> None:
         (log.info if well else log.error)("%s", detail)
@@ -283,7 +301,8 @@ class Inference:
         ids = [item.key for item, _delivery in ready if item.key]
         try:
             puts, things = self._score_in_order([item for item, _delivery in ready])
-            if ready and not self._keep(puts, {**self._states_of(things), **self._seen.page(ids)}):
+            states = {**self._states_of(things), **self._seen.page(ids), **self._drop_surplus()}
+            if ready and not self._keep(puts, states):
                 return
             self._seen.add(ids)
         except Exception:

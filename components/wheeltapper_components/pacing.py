@@ -109,6 +109,12 @@ class Pacing:
         self._windows.pop(thing, None)
         self._newest.pop(thing, None)
 
+    def drop(self, thing: str) -> None:
+        """Keep nothing of a thing."""
+        self.forget(thing)
+        self._arrivals.pop(thing, None)
+        self._misfits.pop(thing, None)
+
     def state(self, thing: str) -> bytes:
         """What is to be kept until ``restore``; empty where it is nothing."""
         known = self._windows.get(thing)

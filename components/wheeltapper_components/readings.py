@@ -81,11 +81,11 @@ class Verdict(Enum):
 
 
 class Timeline:
-    """The newest time of every thing, by which lateness, set-back clocks and pauses are told."""
+    """The newest time of every thing, by which lateness, set-back clocks and pauses are told; latest heard last."""
 
     def __init__(self, settings: OrderSettings) -> None:
         self._settings = settings
-        self._newest: dict[str, int] = {}
+        self._newest: OrderedDict[str, int] = OrderedDict()
 
     def place(self, thing: str, time_ms: int) -> Verdict:
         """
@@ -99,6 +99,7 @@ class Timeline:
         verdict = Verdict.SCORE if newest is None else self._compare(time_ms - newest)
         if verdict is not Verdict.LATE:
             self._newest[thing] = time_ms
+        self._newest.move_to_end(thing)
         return verdict
 
     def _compare(self, step_ms: int) -> Verdict:
@@ -122,6 +123,18 @@ class Timeline:
     def restore(self, thing: str, newest_ms: int) -> None:
         """Go on after a restart."""
         self._newest[thing] = newest_ms
+
+    def surplus(self, most: int) -> list[str]:
+        """
+        Forget the things that were heard of longest ago, beyond so many, and give their names.
+
+        >>> line = Timeline(OrderSettings())
+        >>> [line.place(thing, 1_000).name for thing in "abca"]
+        ['SCORE', 'SCORE', 'SCORE', 'SCORE']
+        >>> line.surplus(2), line.things()
+        (['b'], ['c', 'a'])
+        """
+        return [self._newest.popitem(last=False)[0] for _ in range(len(self._newest) - most)]
 
 
 class SeenIds:

@@ -231,6 +231,7 @@ class GatewaySettings(Section, frozen=True):
         thing: the gateway's own name, for its health.
         default_thing: whose the readings are on a literal topic when the payload does not say.
         data_dir: where everything that must outlive the process lies.
+        max_things: machines of which something is kept; beyond, the one unheard for the longest is forgotten.
         cloud: a second broker that predictions, alarms and health also go to, and triggers come from.
     """
 
@@ -252,6 +253,7 @@ class GatewaySettings(Section, frozen=True):
     greengrass: GreengrassSettings = GreengrassSettings()
     detectors: DetectorSettings = DetectorSettings()
     max_batch: AtLeastOne = 256
+    max_things: AtLeastOne = 5_000
     health_s: Positive = 5.0
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

@@ -190,6 +190,11 @@ class Seat:
         for slot in self._slots():
             slot.forget(thing)
 
+    def drop(self, thing: str) -> None:
+        """Keep nothing of a thing, for the candidate neither."""
+        for slot in self._slots():
+            slot.drop(thing)
+
     def pause(self, thing: str) -> None:
         """Void the rows before a pause of a thing, for the candidate as well."""
         for slot in self._slots():

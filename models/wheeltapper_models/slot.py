@@ -166,6 +166,12 @@ class Slot:
             if self._last.pop(thing, None) is not None:
                 self._counts[thing] += self._kept_rows + 1
 
+    def drop(self, thing: str) -> None:
+        """Keep nothing of a machine; should it come back, it begins as a new one."""
+        with self._lock:
+            for known in (self._states, self._last, self._counts):
+                known.pop(thing, None)
+
     def pause(self, thing: str) -> None:
         """A pause came before a machine's next row: no row before it speaks any more, what they said stands."""
         with self._lock:

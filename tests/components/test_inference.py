@@ -331,6 +331,16 @@ def test_whatever_arrives_is_acknowledged_and_harms_no_later_reading(tmp_path: P
     gateway.close()
 
 
+def test_a_time_beyond_all_numbers_is_dropped_and_acknowledged(make: Make) -> None:
+    gateway = make()
+
+    gateway.send_raw(b'{"TT01": 1.0, "time_ms": 1' + b"0" * 400 + b"}")
+    gateway.run()
+
+    assert gateway.inference.counts.malformed == 1
+    assert gateway._local_client.unacknowledged == 0
+
+
 def test_a_reading_without_an_id_is_never_taken_for_a_repeat(make: Make) -> None:
     gateway = make()
 
@@ -446,6 +456,34 @@ def test_a_refused_trigger_is_answered_under_its_id(make: Make) -> None:
 def test_a_missing_model_is_named_at_the_start(make: Make, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nowhere"):
         make(models=[ModelSettings(things=["*"], folder=tmp_path / "nowhere")])
+
+
+def test_the_thing_unheard_for_the_longest_is_forgotten_in_memory_and_on_disk(make: Make) -> None:
+    gateway = make(max_things=2)
+
+    for number, thing in enumerate(("motor-1", "motor-2", "motor-1", "motor-3")):
+        gateway.send(number, thing=thing)
+        gateway.run()
+
+    assert gateway.inference.things() == ["motor-1", "motor-3"]
+    assert sorted(gateway.links.first.outbox.states("thing/")) == ["thing/motor-1", "thing/motor-3"]
+    assert gateway.inference.counts.forgotten == 1
+    gateway.close()
+    gateway.open()
+    assert sorted(gateway.inference.things()) == ["motor-1", "motor-3"]
+
+
+def test_a_forgotten_thing_begins_as_a_new_one(make: Make) -> None:
+    gateway = make(max_things=1)
+    for thing in ("motor-1", "motor-2"):
+        gateway.send(*range(10), thing=thing)
+        gateway.run()
+
+    gateway.send_raw(b'{"message_id": "again", "TT01": 60.0, "TT02": 1.0, "time_ms": 5000}', "motor-1")
+    gateway.run()
+
+    assert gateway.inference.counts.late == 0
+    assert gateway.inference.things() == ["motor-1"]
 
 
 def test_ids_are_forgotten_from_the_oldest_on(make: Make) -> None:
