@@ -187,6 +187,22 @@ def test_the_compositions_commands_exist(compose: dict[str, Any]) -> None:
     assert callable(build_parser().parse_args(words).run)
 
 
+def test_the_first_access_key_goes_into_a_file_of_its_owner_and_into_no_log(
+    compose: dict[str, Any], tmp_path: Path
+) -> None:
+    (script,) = compose["services"]["keys"]["command"]
+    script = script.replace("wheeltapper cloud", f"{sys.executable} -m wheeltapper.cli cloud").replace(
+        "/data", str(tmp_path)
+    )
+
+    first, again = (subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True) for _ in range(2))
+
+    secret = (tmp_path / "operator.env").read_text().split("AWS_SECRET_ACCESS_KEY=")[1].split()[0]
+    assert (tmp_path / "operator.env").stat().st_mode & 0o777 == 0o600
+    assert secret not in first.stdout + first.stderr
+    assert again.stdout + again.stderr == ""
+
+
 def test_every_service_has_a_certificate_and_every_client_its_rights(compose: dict[str, Any]) -> None:
     command = compose["services"]["certs"]["command"]
     things = [command[place + 1] for place, word in enumerate(command) if word == "--thing"]
