@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 # How soon to look again for a target that is away; looking costs little, unless very many wait for it.
 _AWAY_S = 0.2
 _CROWD = 500
-_RECALLED = 100_000
 _PAUSE_S = 1.0
 _CLOSING_S = 10.0
 
@@ -367,8 +366,7 @@ class Delivery:
             return
         with self._recalling:
             if self._earlier is None:
-                pending = self._judge.actions(["pending"], limit=_RECALLED)
-                self._earlier = {found.action.id: found.attempts for found in pending if found.attempts}
+                self._earlier = self._judge.attempts()
 
     def _refill(self) -> None:
         """Fetch what was left on disk for want of memory."""

@@ -253,7 +253,7 @@ class Judge:
     # --- actions -----------------------------------------------------------------------------------------------------
 
     def settle(self, action_id: str, status: ActionStatus, *, attempts: int = 1, detail: str = "") -> None:
-        """Say what became of an action; on disk soon, for a repeat of it is harmless."""
+        """Say what became of an action, or how often it was tried (``pending``); on disk soon, a repeat is harmless."""
         self._running()
         self._settled.append((action_id, status, attempts, self._now(), detail))
         if not self._worker.threaded:
@@ -295,6 +295,10 @@ class Judge:
     def pending_actions(self, after: tuple[int, str] = (0, ""), limit: int = 1000) -> list[Action]:
         """The oldest actions that wait, behind a (time_ms, id)."""
         return self._read(lambda connection: ledger.read_pending(connection, after, limit))
+
+    def attempts(self) -> dict[str, int]:
+        """How often each action that waits was tried, of those that were."""
+        return self._read(ledger.read_attempts)
 
     def actions(self, statuses: Sequence[ActionStatus] = (), *, limit: int = 1000) -> list[ActionRecord]:
         """What became of the newest actions."""

@@ -221,6 +221,15 @@ def read_pending(connection: sqlite3.Connection, after: tuple[int, str], limit: 
     return [_decoder.decode(body) for (body,) in rows]
 
 
+def read_attempts(connection: sqlite3.Connection) -> dict[str, int]:
+    """How often each pending action was tried, of those that were."""
+    return dict(
+        connection.execute(
+            "SELECT id, attempts FROM action WHERE status = 'pending' AND status <> 'delivered' AND attempts > 0"
+        )
+    )
+
+
 def read_action(connection: sqlite3.Connection, action_id: str) -> ActionRecord | None:
     """One action."""
     row = connection.execute(f"SELECT {_ACTION_COLUMNS} FROM action WHERE id = ?", (action_id,)).fetchone()  # noqa: S608
