@@ -8,7 +8,7 @@ misspelling cannot pass.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -72,9 +72,21 @@ def convert(kind: type[Settings], values: Mapping[str, Any], where: str, folder:
         raise ValueError(f"Expected `{wanted.__name__}`, got `{type(value).__name__}`")
 
     try:
-        return msgspec.convert(values, kind, strict=False, dec_hook=decode)
+        return cast(Settings, _plain(msgspec.convert(values, kind, strict=False, dec_hook=decode)))
     except msgspec.ValidationError as error:
         raise SettingsError(f"{where}: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    """The same with every text a plain one: no encoder takes another."""
+    if isinstance(value, _Typed):
+        return str(value)
+    if isinstance(value, dict):
+        return {name: _plain(member) for name, member in value.items()}
+    if isinstance(value, msgspec.Struct):
+        members = {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
+        return msgspec.structs.replace(value, **members)
+    return value
 
 
 def set_member(values: dict[str, Any], place: tuple[str, ...], value: Any) -> None:

@@ -11,6 +11,7 @@ from wheeltapper.errors import SettingsError
 
 class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     url: str = "mqtt://default"
+    user: str = ""
     ca: Path | None = None
 
 
@@ -37,6 +38,15 @@ def test_each_source_goes_over_the_one_before(file: Path) -> None:
 
     assert settings.broker.url == "mqtt://environment"
     assert settings.rate == 4.0
+
+
+def test_what_was_typed_can_be_written_again(file: Path) -> None:
+    environment = {"ROOM__BROKER__URL": "mqtt://environment"}
+
+    settings = load(Room, file, prefix="ROOM__", environment=environment, overrides={("broker", "user"): "me"})
+
+    assert type(settings.broker.url) is type(settings.broker.user) is str
+    assert b"mqtt://environment" in msgspec.json.encode(settings.broker.url)
 
 
 def test_paths_in_the_file_are_relative_to_it_and_others_to_where_we_are(

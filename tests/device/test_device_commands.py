@@ -1,9 +1,11 @@
 """The device's commands and settings: what a person types, what a file says, and what is refused."""
 
+import contextlib
 import csv
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -170,6 +172,30 @@ def test_silence_and_trouble_are_not_health(tmp_path: Path, payload: bytes | Non
 
     with pytest.raises(UnavailableError, match=reason):
         check_health(tmp_path, ManualClock(1_030_000))
+
+
+@pytest.mark.mosquitto
+@pytest.mark.parametrize("source", [("--replay", "rows.csv"), ("--scenario", "motor", "--fault", "none")])
+def test_a_run_told_by_the_command_line_alone_sends_and_reports(
+    tmp_path: Path, mosquitto: int, source: tuple[str, ...]
+) -> None:
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n3,4\n")
+    where = ("--thing", "pump-7", "--broker", f"mqtt://127.0.0.1:{mosquitto}", "--data-dir", "data")
+    command = [sys.executable, "-m", "wheeltapper.cli", "device", "run", *source, *where]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    health = ""
+    while "ready" not in health and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+        with contextlib.suppress(OSError):
+            health = (tmp_path / "data" / "health.json").read_text()
+    process.terminate()
+
+    _, said = process.communicate(timeout=30)
+
+    assert (process.returncode, "Traceback" in said) == (0, False), said
+    assert '"thing":"pump-7"' in health
+    assert '"ready"' in health
 
 
 def test_the_room_is_slim() -> None:
