@@ -85,6 +85,8 @@ def _why(error: OSError | ValueError) -> str:
     """What went wrong on the way, and what to do about it."""
     reason = getattr(error, "reason", error)
     if isinstance(reason, ssl.SSLCertVerificationError):
+        if "mismatch" in reason.verify_message:
+            return f"its certificate is for another name ({reason.verify_message.rstrip('.')})"
         return f"its certificate is not trusted ({reason.verify_message}); name the authority's file in {_AUTHORITY}"
     if isinstance(reason, ssl.SSLError):
         return "does not speak HTTPS; say http://"

@@ -182,7 +182,7 @@ def serve(settings: CloudSettings, data_dir: Path) -> None:
     _check_tls(settings)
     clock = SystemClock()
     companion = Companion(settings, data_dir, clock, _transport(settings, clock))
-    with _listen(settings.server.host, settings.server.port) as listener:
+    with listen(settings.server.host, settings.server.port) as listener:
         try:
             companion.start()
             gc.collect()
@@ -241,10 +241,17 @@ def _check_tls(settings: CloudSettings) -> None:
         raise SettingsError(f"server: {certificate} and {key}: {error.strerror or error}") from error
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """
+    A listening socket; ``::`` is every address, those of IPv4 included.
+
+    Raises:
+        SettingsError: the address cannot be listened on.
+    """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        every = host == "::" and socket.has_dualstack_ipv6()  # "every address" means those of IPv4, too
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=every)
     except OSError as error:
         raise SettingsError(
             f"--host {host} --port {port}: {os.strerror(error.errno) if error.errno else error}"

@@ -21,7 +21,7 @@ def secured(tmp_path, monkeypatch):
     """A served companion's address, with the authority's certificate beside."""
     authority = Authority(tmp_path / "certs", SystemClock())
     authority.create()
-    folder = authority.issue("cloud", names=["localhost", "127.0.0.1"])
+    folder = authority.issue("cloud", names=["127.0.0.1"])
     certificate, key = folder / "cloud.crt", folder / "cloud.key"
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
@@ -57,6 +57,8 @@ def test_clients_that_trust_the_authority_are_served_and_no_others(secured, monk
     assert "AWS_CA_BUNDLE" in capsys.readouterr().err
     monkeypatch.setenv("AWS_CA_BUNDLE", authority)
     assert main(["alarms", "--server", url, "--json"]) == 0
+    assert main(["alarms", "--server", url.replace("127.0.0.1", "localhost")]) == 1
+    assert "another name" in capsys.readouterr().err
     monkeypatch.setenv("AWS_CA_BUNDLE", authority + ".absent")
     assert main(["alarms", "--server", url, "--json"]) == 2
     assert "AWS_CA_BUNDLE" in capsys.readouterr().err

@@ -23,6 +23,7 @@ from wheeltapper.transport.memory import MemoryBroker
 from wheeltapper_cloud.guard import Guard
 from wheeltapper_cloud.keys import KeyStore
 from wheeltapper_cloud.rules import RuleSettings
+from wheeltapper_cloud.serve import Companion, http_server, listen
 from wheeltapper_cloud.settings import CloudSettings, ServerSettings, load
 from wheeltapper_cloud.signature import SignedRequest
 from wheeltapper_cloud.wire import ServiceError
@@ -284,3 +285,25 @@ def test_the_command_serves_until_it_is_told_to_stop_and_ends_well(tmp_path, num
 
     assert said.startswith("listening on http://127.0.0.1:")
     assert status == 0
+
+
+def test_loopback_of_ipv6_is_served_as_the_other_is(tmp_path, monkeypatch, capsys):
+    try:
+        listener = listen("::1", 0)
+    except SettingsError:
+        pytest.skip("this machine has no IPv6")
+    settings = CloudSettings(server=ServerSettings(host="::1"))
+    companion = Companion(settings, tmp_path, SystemClock())
+    companion.start()
+    server = http_server(companion, settings)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    try:
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+        status = main(["alarms", "--server", f"http://[::1]:{listener.getsockname()[1]}"])
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        companion.close()
+
+    assert (status, "no alarm is open" in capsys.readouterr().out) == (0, True)
