@@ -85,16 +85,13 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     memory: int = 5_000
 
 
-class _Held(msgspec.Struct):
-    """An action in memory: how often it was tried before, and what came of the last time."""
+class _Held(msgspec.Struct, gc=False):
+    """An action in memory, or a piece of news: how often it was tried before, and what came of the last time."""
 
     action: Action
+    news: bool
     attempts: int = 0
     detail: str = ""
-
-    @property
-    def news(self) -> bool:
-        return self.action.type == "publish"
 
 
 class _Lane(msgspec.Struct):
@@ -184,17 +181,20 @@ class Delivery:
 
     def _remember(self, actions: Iterable[Action]) -> list[_Held]:
         """Those that are new and find room; under one lock for all, for which the broker's thread waits to settle others."""
-        fresh = []
+        fresh: list[_Held] = []
+        all_held, count, room = self._held, self._count, self._settings.memory
         with self._wake:
+            if self._stop:
+                return fresh
             for action in actions:
-                if self._stop or action.id in self._held:
+                if action.id in all_held:
                     continue
-                held = _Held(action)
-                if self._count[held.news] >= self._settings.memory:
-                    self._left_out.add(held.news)
+                news = action.type == "publish"
+                if count[news] >= room:
+                    self._left_out.add(news)
                     continue
-                self._held[action.id] = held
-                self._count[held.news] += 1
+                all_held[action.id] = held = _Held(action, news)
+                count[news] += 1
                 fresh.append(held)
         return fresh
 
@@ -366,7 +366,10 @@ class Delivery:
             return
         with self._recalling:
             if self._earlier is None:
-                self._earlier = self._judge.attempts()
+                try:
+                    self._earlier = self._judge.attempts()
+                except Exception as error:
+                    log.warning("delivery: earlier attempts are not known yet: %s", error)
 
     def _refill(self) -> None:
         """Fetch what was left on disk for want of memory."""
