@@ -96,7 +96,7 @@ def write_settings(folder: Path, broker_port: int, cloud_port: int) -> None:
     models = plan.shipped_models()
     (folder / "gateway.toml").write_text(
         f'data_dir = "gateway"\n[broker]\nurl = "{broker}"\nclient_id = "bench-gateway"\n'
-        f'[[models]]\nthings = ["bench-*"]\nfolder = "{models / "motor"}"\n'
+        f'[[models]]\nthings = ["bench-*"]\nfolder = "{models / "motor"}"\nperiod_s = 0.0\n'
     )
     (folder / "cloud.toml").write_text(
         f'broker = "{broker}"\nmodels = ["every.json"]\n[server]\nport = {cloud_port}\n'
