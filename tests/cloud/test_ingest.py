@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tests.core.judging import Bench
+from tests.core.judging import START_MS, Bench
 from wheeltapper.errors import SettingsError, UnavailableError
 from wheeltapper.judge import JudgeSettings, Refusal
 from wheeltapper.transport.memory import MemoryBroker
@@ -179,3 +179,17 @@ def test_a_message_longer_than_allowed_is_dropped(tmp_path):
 
     assert (line.bench.state("m1"), line.bench.state("m2")) == ("", "hot")
     assert (line.ingest.malformed, line.receiver.unacknowledged) == (1, 0)
+
+
+def test_what_was_buffered_offline_is_judged_as_it_happened_where_the_clock_is_the_messages(tmp_path):
+    hour_ago = START_MS - 3_600_000
+    rule = {"filter": "dt/+", "input": "Reading", "timestamp": "at"}
+    line = Line(tmp_path, rule, settings=JudgeSettings(clock="event"))
+
+    line.send("dt/m1", {"id": "m1", "t": 90, "at": hour_ago})
+    hot = line.bench.state()
+    line.send("dt/m1", {"id": "m1", "t": 20, "at": hour_ago + 61_000})
+    line.send("dt/m1", {"id": "m1", "t": 20, "at": hour_ago - 5_000})
+
+    assert (hot, line.bench.state()) == ("hot", "cold")
+    assert line.bench.judge.statistics().accepted == 3

@@ -37,6 +37,10 @@ class Broker:
         )
         wait_for_port(self.port)
 
+    def forget(self) -> None:
+        """Lose what was kept of sessions."""
+        (self._settings.parent / "mosquitto.db").unlink()
+
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
@@ -121,7 +125,9 @@ def test_an_unacknowledged_delivery_comes_again_to_the_session(broker: Broker, c
     speaker.close()
 
 
-def test_a_broker_that_goes_away_fails_publishes_and_is_found_again(broker: Broker, client: str) -> None:
+def test_a_broker_that_goes_away_fails_publishes_and_is_found_again_though_it_forgets_sessions(
+    broker: Broker, client: str
+) -> None:
     arrived: list[bytes] = []
     transport = opened(broker.port, client, "both")
 
@@ -135,6 +141,7 @@ def test_a_broker_that_goes_away_fails_publishes_and_is_found_again(broker: Brok
     wait_until(lambda: not transport.connected)
     outcomes: list[bool] = []
     transport.publish("a", b"lost", outcomes.append)
+    broker.forget()
     broker.start()
     wait_until(lambda: transport.connected)
     wait_until(lambda: (transport.publish("a", b"found"), time.sleep(0.2), b"found" in arrived)[2])  # type: ignore[func-returns-value]
