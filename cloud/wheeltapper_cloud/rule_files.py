@@ -65,7 +65,10 @@ def _read(settings: RuleSettings, path: Path) -> list[RuleSettings]:
         raise SettingsError(str(error)) from error
     if not bodies:
         raise SettingsError(f"{path}: holds no topic rule; give what `aws iot get-topic-rule` prints, or a template")
-    return [rule for where, body in bodies for rule in _rules_of(settings, where, _checked(where, body))]
+    rules = [(where, _checked(where, body)) for where, body in bodies]
+    if not any(_events_of(rule) for _where, rule in rules):
+        raise SettingsError(f"{path}: none of its rules has an iotEvents action; only such rules feed an input")
+    return [found for where, rule in rules for found in _rules_of(settings, where, rule)]
 
 
 def _bodies(document: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -104,14 +107,16 @@ def _checked(where: str, body: dict[str, Any]) -> _Rule:
     return rule
 
 
+def _events_of(rule: _Rule) -> list[Any]:
+    return [action["iotEvents"] for action in rule.actions if action.get("iotEvents") is not None]
+
+
 def _rules_of(settings: RuleSettings, where: str, rule: _Rule) -> list[RuleSettings]:
     """One for each of the rule's ``iotEvents`` actions."""
-    if rule.rule_disabled:
-        log.warning("%s: is disabled, and left out", where)
+    found = _events_of(rule)
+    if rule.rule_disabled or not found:
+        log.warning("%s: left out: %s", where, "it is disabled" if found else "it has no iotEvents action")
         return []
-    found = [action["iotEvents"] for action in rule.actions if action.get("iotEvents") is not None]
-    if not found:
-        raise SettingsError(f"{where}: has no iotEvents action; only such rules feed an input")
     others = {kind for action in rule.actions for kind, value in action.items() if value is not None} - {"iotEvents"}
     for kind in [*sorted(others), *(["errorAction"] if rule.error_action else [])]:
         log.warning("%s: %s is not carried out here", where, kind)

@@ -82,6 +82,15 @@ def test_each_iot_events_action_is_a_rule_and_others_are_named(tmp_path, caplog)
     assert "errorAction is not carried out" in caplog.text
 
 
+def test_of_several_rules_those_that_feed_an_input_are_taken(tmp_path, caplog):
+    archive = {"ruleName": "Archive", "topicRulePayload": {**PAYLOAD, "actions": [{"s3": {}}]}}
+    with caplog.at_level(logging.WARNING):
+        found = read(tmp_path, [archive, SHOWN])
+
+    assert [rule.input for rule in found] == ["Pump"]
+    assert "rule Archive: left out" in caplog.text
+
+
 def test_a_disabled_rule_feeds_nothing(tmp_path):
     assert read(tmp_path, {**PAYLOAD, "ruleDisabled": True}) == []
 
@@ -93,7 +102,7 @@ def test_a_disabled_rule_feeds_nothing(tmp_path):
         ("{}", {}, "holds no topic rule"),
         ({"rules": [{"ruleName": "a"}]}, {}, "get-topic-rule"),
         ({"sql": "SELECT 1 FROM 'a'"}, {}, "actions"),
-        ({**PAYLOAD, "actions": [{"s3": {}}]}, {}, "no iotEvents action"),
+        ({**PAYLOAD, "actions": [{"s3": {}}]}, {}, "none of its rules has an iotEvents action"),
         ({**PAYLOAD, "actions": [{"iotEvents": {}}]}, {}, "inputName"),
         ({**PAYLOAD, "actions": [{"iotEvents": {"inputName": "${topic(2)}"}}]}, {}, r"\$\{topic\(2\)\}"),
         ({**PAYLOAD, "actions": [{"iotEvents": {**ACTION["iotEvents"], "batchMode": True}}]}, {}, "batchMode"),
