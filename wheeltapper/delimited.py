@@ -25,14 +25,18 @@ def encoding_of(path: Path) -> str:
     UTF-8 or, where its mark says so, UTF-16; marks are not part of the text.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: the file cannot be read, or is no text.
     """
     try:
         with path.open("rb") as stream:
-            mark = stream.read(2)
+            head = stream.read(4096)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    return "utf-16" if mark in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    if b"\0" in head:
+        raise DataError(f"{path}: is no text; save it as CSV, in UTF-8")
+    return "utf-8-sig"
 
 
 def delimiter_of(lines: Sequence[str]) -> str:

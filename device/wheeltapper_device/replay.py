@@ -25,6 +25,8 @@ from wheeltapper_device.sources import Step
 _SAMPLE_LINES = 200
 _LIVE_PERIOD_S = 10.0
 _LONGEST_PAUSE_S = 5.0
+_TOLD = 12
+_TIMES_SHARE = 0.9
 _FIRST_CALENDAR_MS = 315_532_800_000  # 1980: smaller numbers count from a start, they are no dates
 _NAMED_DELIMITERS = {"space": " ", "tab": "\t", "\\t": "\t"}
 
@@ -79,6 +81,7 @@ class ReplaySource:
         self._place = Place(self._first)
         self._rows = self._open(self._first)
         self._waiting: list[str] | None = None
+        self._time_ms: int | None = None
         self.identity = f"replay {self._path.absolute()} {settings.rows} {settings.loop}"
 
     @property
@@ -86,16 +89,34 @@ class ReplaySource:
         """What was detected."""
         return self._layout
 
+    def describe(self) -> str:
+        """What was detected, for whoever wonders about what is sent."""
+        layout = self._layout
+        parts = [f"delimiter {layout.delimiter!r}"]
+        for kind, wanted in (("sensors", False), ("attributes", True)):
+            names = [name for _, name, text in self._columns if text is wanted]
+            if names:
+                parts.append(f"{kind} {', '.join(names[:_TOLD])}{' …' if len(names) > _TOLD else ''}")
+        if layout.time is not None:
+            parts.append(f"times in {layout.names[layout.time]}")
+        else:
+            parts.append("no column of times, so rows carry the present; name it with --time-column, --time-format")
+        return f"{self._path}: {'; '.join(parts)}"
+
     def next(self) -> Step | None:
         cells = self._take()
         if cells is None and self._settings.loop and self._place.row > self._first:
             self._place = Place(self._first, looped=True)
             self._rows = self._open(self._first)
+            self._time_ms = None
             cells = self._take()
         if cells is None:
             return None
         self._place = Place(self._place.row + 1, self._place.looped)
         time_ms = self._time_of(cells)
+        if time_ms is None and self._time_ms is not None:  # a damaged row: it lies behind the one before
+            time_ms = self._time_ms + round((self._layout.period_s or 0.0) * 1000)
+        self._time_ms = time_ms
         return Step(self._values(cells), self._pause_s(time_ms), time_ms if self._is_stamp(time_ms) else None)
 
     def position(self) -> bytes:
@@ -107,7 +128,7 @@ class ReplaySource:
         except msgspec.DecodeError as error:
             raise SettingsError(f"replay: the saved position cannot be read: {error}") from error
         self._rows = self._open(self._place.row)
-        self._waiting = None
+        self._waiting = self._time_ms = None
 
     def begin_fault(self, name: str) -> Fault:
         raise SettingsError(f"replay of {self._path.name}: a recorded file has no fault {name!r} to begin")
@@ -222,8 +243,10 @@ def _time_place(settings: ReplaySettings, names: list[str], columns: dict[str, l
 
 
 def _holds_times(cells: Sequence[str], form: str) -> bool:
+    """Whether these are times; a damaged row here and there does not make them words."""
     filled = [cell for cell in cells if cell.strip()]
-    return bool(filled) and all(read_time(cell, form) is not None for cell in filled)
+    times = sum(read_time(cell, form) is not None for cell in filled)
+    return times > 0 and times >= _TIMES_SHARE * len(filled)
 
 
 def _period_s(times_ms: Sequence[int]) -> float | None:

@@ -75,7 +75,9 @@ def source_of(settings: DeviceSettings) -> Source:
         SettingsError, DataError: it cannot be.
     """
     if settings.replay.file is not None:
-        return ReplaySource(settings.replay)
+        replay = ReplaySource(settings.replay)
+        log.info("replay of %s", replay.describe())
+        return replay
     return SimulatedSource(settings.simulation, settings.thing)
 
 

@@ -204,3 +204,32 @@ def test_every_recording_at_hand_replays_whole(shared: Path) -> None:
 
     assert len(counts) >= 20
     assert all(sent == present for sent, present in counts.values()), counts
+
+
+def test_a_damaged_row_keeps_its_place_in_time_and_harms_no_other(tmp_path: Path) -> None:
+    lines = [f"2026-01-01 00:00:{second:02d},{second}" for second in range(20)]
+    lines[10] = "rubbish"
+    path = write(tmp_path / "f.csv", "time,a\n" + "\n".join(lines) + "\n")
+
+    steps = steps_of(source_of(path))
+
+    assert [(step.time_ms or 0) - 1767225600000 for step in steps] == [1000 * second for second in range(20)]
+    assert [step.values["a"] for step in steps] == [*map(float, range(10)), None, *map(float, range(11, 20))]
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "f.csv"
+    path.write_bytes(b"PK\x03\x04\x00\x00\x00rows")
+
+    with pytest.raises(DataError, match="is no text"):
+        source_of(path)
+
+
+def test_what_was_detected_is_told(tmp_path: Path) -> None:
+    timed = write(tmp_path / "t.csv", "time;a;mode\n2026-01-01 00:00:00;1;idle\n2026-01-01 00:00:01;2;busy\n")
+    plain = write(tmp_path / "p.csv", "a,b\n1,2\n3,4\n")
+
+    told = source_of(timed).describe(), source_of(plain).describe()
+
+    assert told[0].endswith("t.csv: delimiter ';'; sensors a; attributes mode; times in time")
+    assert "no column of times" in told[1]
