@@ -35,12 +35,13 @@ def ask(server: str, method: str, path: str, body: dict[str, Any] | None = None)
         UnavailableError: nobody answers, or not now.
         DataError: the request is refused; says why.
     """
+    opener = _opener(server)
     content = None if body is None else json.dumps(body).encode()
     url = server.rstrip("/") + path
     headers = _signed(method, url, content)
     try:
         request = urllib.request.Request(url, content, headers, method=method)  # noqa: S310 - the opener has http and https only
-        with _opener(server).open(request, timeout=_TIMEOUT_S) as response:
+        with opener.open(request, timeout=_TIMEOUT_S) as response:
             answer = json.load(response)
     except urllib.error.HTTPError as error:
         raise _refusal(server, error) from error
@@ -52,13 +53,21 @@ def ask(server: str, method: str, path: str, body: dict[str, Any] | None = None)
 
 
 def _opener(server: str) -> urllib.request.OpenerDirector:
-    parts = urlsplit(server)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise SettingsError(f"--server {server}: must begin with http:// or https:// and a host")
+    host = _host_of(server)
     handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=_context())]
-    if is_loopback(parts.hostname):
+    if is_loopback(host):
         handlers.append(urllib.request.ProxyHandler({}))  # no proxy leads back to this machine
     return urllib.request.build_opener(*handlers)
+
+
+def _host_of(server: str) -> str:
+    try:
+        parts = urlsplit(server)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return parts.hostname
+    except ValueError:
+        pass
+    raise SettingsError(f"--server {server}: must be http:// or https://, a host and its port")
 
 
 def _context() -> ssl.SSLContext:

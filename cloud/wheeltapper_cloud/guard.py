@@ -28,7 +28,8 @@ class Guard:
         self._clock = clock
         if not self._loopback and not keys.all():
             raise SettingsError(
-                f"{host}: not a loopback address, and there are no access keys; make one: wheeltapper cloud keys create"
+                f"{host}: not a loopback address, and there are no access keys; make one: "
+                f"wheeltapper cloud keys create --data-dir {keys.folder}"
             )
 
     def admit(self, request: SignedRequest, service: str) -> str:

@@ -52,10 +52,10 @@ class NewKey(msgspec.Struct, frozen=True):
 
 
 class KeyStore:
-    """The access keys of one data directory; a running server sees what another process creates and revokes."""
+    """The access keys of one data directory, ``folder``; a running server sees what another process creates and revokes."""
 
     def __init__(self, folder: Path, clock: Clock) -> None:
-        self._folder = folder
+        self.folder = folder
         self._path = str(folder / KEYS_FILE)
         self._clock = clock
         self._lock = threading.Lock()
@@ -128,15 +128,24 @@ class KeyStore:
     @contextmanager
     def _changing(self) -> Iterator[None]:
         """Read, change and write with no other thread or process in between."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self._lock, (self._folder / LOCK_FILE).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._lock, self._locked():
             self._refresh()
             yield
 
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = (self.folder / LOCK_FILE).open("w")
+        except OSError as error:
+            raise SettingsError(f"{self.folder}: {error.strerror}") from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
     def _sealed(self, made: NewKey, days: int | None) -> AccessKey:
-        if not (self._folder / SEAL_FILE).exists():
-            _write_private(self._folder / SEAL_FILE, os.urandom(_SEAL))
+        if not (self.folder / SEAL_FILE).exists():
+            _write_private(self.folder / SEAL_FILE, os.urandom(_SEAL))
         nonce, now_ms = os.urandom(_NONCE), self._clock.time_ms()
         sealed = nonce + self._cipher().encrypt(nonce, made.secret_access_key.encode(), made.access_key_id.encode())
         return AccessKey(
@@ -155,7 +164,7 @@ class KeyStore:
             return self._cipher().decrypt(sealed[:_NONCE], sealed[_NONCE:], key.access_key_id.encode())
         except InvalidTag as error:
             raise SettingsError(
-                f"{self._folder / SEAL_FILE}: does not open key {key.access_key_id}; restore the file or make new keys"
+                f"{self.folder / SEAL_FILE}: does not open key {key.access_key_id}; restore the file or make new keys"
             ) from error
 
     def _refresh(self) -> None:
@@ -178,13 +187,13 @@ class KeyStore:
         self._secrets, self._seen = {}, seen
 
     def _write(self, keys: list[AccessKey]) -> None:
-        _write_private(self._folder / KEYS_FILE, msgspec.json.format(msgspec.json.encode(keys)))
+        _write_private(self.folder / KEYS_FILE, msgspec.json.format(msgspec.json.encode(keys)))
         self._refresh()
 
     def _cipher(self) -> "AESGCM":
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-        path = self._folder / SEAL_FILE
+        path = self.folder / SEAL_FILE
         try:
             seal = path.read_bytes()
         except OSError as error:

@@ -148,6 +148,8 @@ class Companion:
         while True:
             reason = self.why_not_ready()
             told = self._tell("degraded" if reason else "ready", reason)
+            if self._ingest is not None and self._transport is not None and self._transport.trouble:
+                self._ingest.start()  # access rules may have been mended meanwhile; brokers do not tell
             if self._clock.wait(self._stopping, self._settings.health_s if told else _CONNECTING_S):
                 break
         self._tell("stopping", "")
@@ -252,10 +254,10 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         every = host == "::" and socket.has_dualstack_ipv6()  # "every address" means those of IPv4, too
         return socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=every)
-    except OSError as error:
-        raise SettingsError(
-            f"--host {host} --port {port}: {os.strerror(error.errno) if error.errno else error}"
-        ) from error
+    except (OSError, OverflowError) as error:
+        number = getattr(error, "errno", None)
+        why = str(error) if number is None or isinstance(error, socket.gaierror) else os.strerror(number)
+        raise SettingsError(f"--host {host} --port {port}: {why}") from error
 
 
 def _transport(settings: CloudSettings, clock: Clock) -> Transport | None:

@@ -160,5 +160,20 @@ def test_another_address_than_loopback_without_keys_is_refused_in_one_line(tmp_p
     assert status == 2
     assert capsys.readouterr().err.strip().splitlines()[-1] == (
         "wheeltapper: 192.0.2.1: not a loopback address, and there are no access keys; make one: "
-        "wheeltapper cloud keys create"
+        f"wheeltapper cloud keys create --data-dir {tmp_path}"
     )
+
+
+def test_a_folder_that_cannot_hold_keys_is_said_in_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+
+    for word in (["create"], ["revoke", "WTAK"]):
+        assert main(["cloud", "keys", *word, "--data-dir", str(tmp_path / "file" / "data")]) == 2
+        assert "file/data: Not a directory" in capsys.readouterr().err
+
+
+def test_a_port_that_is_none_is_said_in_one_line(tmp_path, capsys):
+    with logging_kept():
+        assert main(["cloud", "serve", "--port", "99999", "--data-dir", str(tmp_path)]) == 2
+
+    assert "--port 99999" in capsys.readouterr().err.splitlines()[-1]

@@ -347,6 +347,15 @@ def test_a_proxy_is_not_asked_the_way_to_this_machine(server, monkeypatch, capsy
     assert main(["alarms", "--json"]) == 0
 
 
+@pytest.mark.parametrize("address", ["", "127.0.0.1:8600", "ftp://x", "http://", "http://[::1", "http://h:port"])
+def test_an_address_that_is_none_is_said_in_one_line(monkeypatch, address, capsys):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+
+    assert main(["alarms", "--server", address]) == 2
+    assert capsys.readouterr().err.startswith(f"wheeltapper: --server {address}: ")
+
+
 def test_whoever_else_answers_is_no_companion(server, capsys):
     assert main(["alarms", "--server", os.environ["WHEELTAPPER_SERVER"] + "/metrics?"]) == 1
 
