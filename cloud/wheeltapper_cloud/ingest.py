@@ -55,7 +55,7 @@ class Ingest:
         self.passed_over = 0
 
     def start(self) -> None:
-        """Subscribe; deliveries come as soon as the transport is connected."""
+        """Subscribe, or subscribe anew; deliveries come as soon as the transport is connected."""
         for subscription, rules in self._by_subscription.items():
             self._transport.subscribe(subscription, partial(self._receive, rules))
 

@@ -172,7 +172,7 @@ def test_more_than_the_network_takes_at_once_arrives_whole_and_in_order(broker: 
     ],
     ids=["bulk", "paho", "awscrt"],
 )
-def test_a_refused_subscription_is_told(
+def test_a_refused_subscription_is_told_until_it_is_granted(
     client: Client, connack: bytes, refusal: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker = ScriptedBroker(connack)
@@ -189,6 +189,12 @@ def test_a_refused_subscription_is_told(
     where = f"broker 127.0.0.1:{broker.port}"
     assert transport.trouble == f"{where}: refused to subscribe to secret; see its access rules"
     assert "refused" in caplog.text
+    transport.subscribe("secret", lambda delivery: delivery.acknowledge())
+    asked = peer.next()[1]
+    peer.connection.sendall(b"\x90" + bytes([2 + len(refusal)]) + asked[:2] + refusal[:-1] + b"\x01")
+    while transport.trouble and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert transport.trouble == ""
     transport.close()
     peer.connection.close()
     broker.close()
