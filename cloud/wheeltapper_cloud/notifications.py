@@ -241,7 +241,7 @@ class Escalation:
         alarms = self._judge.raised_alarms(limit=_MOST_ALARMS)
         due = {f"{alarm.id}-escalation-{step}": alarm for alarm in alarms if (step := self._step_of(alarm))}
         self._ordered &= due.keys()
-        fresh = [self._action(action_id, due[action_id]) for action_id in due.keys() - self._ordered]
+        fresh = [self._action(action_id, alarm) for action_id, alarm in due.items() if action_id not in self._ordered]
         new = self._judge.order(fresh) if fresh else 0
         self._ordered |= due.keys()
         return new
@@ -263,7 +263,7 @@ class Escalation:
         name = f"{alarm.model} {alarm.key}".strip()
         told = (
             f"Nobody has acknowledged since {since}: alarm {name}: {alarm.state}."
-            f" To take it up: wheeltapper alarms ack {alarm.id[:8]}"
+            f" To take it up: wheeltapper alarms ack {alarm.id[-8:]}"
         )
         mails = [each for each in self._addresses if _is_mail(each)]
         numbers = [each for each in self._addresses if _is_phone(each)]
