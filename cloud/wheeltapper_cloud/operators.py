@@ -106,11 +106,14 @@ def _list_detectors(options: argparse.Namespace) -> int:
             break
     if options.silent is None:
         return _show(options, detectors, _detector_table)
-    before_ms = SystemClock().time_ms() - options.silent * 1000
-    silent = sorted(
-        (each for each in detectors if each["updated_ms"] <= before_ms), key=lambda each: each["updated_ms"]
+    return _show(options, silent_since(detectors, SystemClock().time_ms() - options.silent * 1000), _silent_table)
+
+
+def silent_since(detectors: list[Row], time_ms: int) -> list[Row]:
+    """Those that nothing has touched since a time, the longest silent first."""
+    return sorted(
+        (each for each in detectors if each["updated_ms"] <= time_ms), key=lambda each: int(each["updated_ms"])
     )
-    return _show(options, silent, _silent_table)
 
 
 def _show_detector(options: argparse.Namespace) -> int:

@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from urllib.parse import quote
 
 import pytest
@@ -16,6 +15,7 @@ from wheeltapper.errors import DataError
 from wheeltapper.judge import Message
 from wheeltapper_cloud.companion_client import ask
 from wheeltapper_cloud.keys import KeyStore
+from wheeltapper_cloud.operators import silent_since
 
 
 @pytest.fixture
@@ -136,14 +136,11 @@ def put(judge, key, t, message_id=""):
 
 
 def test_silent_machines_are_listed_the_longest_silent_first(server, capsys):
+    rows = [{"key": "late", "updated_ms": 50}, {"key": "gone", "updated_ms": 10}, {"key": "well", "updated_ms": 51}]
+
+    assert [each["key"] for each in silent_since(rows, 50)] == ["gone", "late"]
     assert main(["detectors", "list", "Motor", "--silent", "10m"]) == 0
     assert "none has been silent" in capsys.readouterr().out
-    time.sleep(1.1)
-    put(server, "m2", 20)
-
-    assert main(["detectors", "list", "Motor", "--silent", "1s", "--json"]) == 0
-
-    assert [each["key"] for each in lines(capsys)] == ["m1"]
 
 
 def test_an_alarm_can_be_named_by_its_machine_or_the_end_of_its_id_as_the_list_shows_it(server, capsys):
@@ -382,7 +379,7 @@ def test_a_pipe_that_closes_early_is_no_traceback(server):
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        for words in (["alarms"], ["alarms", "--json"], ["actions", "list"]):
+        for words in (["alarms"], ["alarms", "--json"]):
             done = subprocess.run(
                 [sys.executable, "-m", "wheeltapper.cli", *words], stdout=writer, stderr=subprocess.PIPE, check=False
             )
