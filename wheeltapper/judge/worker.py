@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 _BATCH_MESSAGES = 20_000
 # After so long without work, whoever brings some does it; under load the queue gathers what one write makes durable.
-_QUIET_S = 0.0005
+_QUIET_S = 0.0001
 
 T = TypeVar("T")
 Work = Sequence[Batch | Call[Any]]
