@@ -35,7 +35,7 @@ def register(commands: Commands) -> None:
 
 def write_health(data_dir: Path, payload: bytes, part: str = "") -> None:
     """
-    Leave a report, whole or not at all; on a full disk the last one grows old instead.
+    Leave a report, whole or not at all; on a full disk it takes the place of the last one, whose room it has.
 
     Args:
         payload: a ``messages.Health`` as JSON.
@@ -44,8 +44,14 @@ def write_health(data_dir: Path, payload: bytes, part: str = "") -> None:
     path = data_dir / (f"health-{part}.json" if part else FILE)
     fresh = path.with_name(path.name + ".new")
     with contextlib.suppress(OSError):
-        fresh.write_bytes(payload)
-        fresh.replace(path)
+        try:
+            fresh.write_bytes(payload)
+            fresh.replace(path)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            with path.open("r+b") as file:
+                file.write(payload)
+                file.truncate()
 
 
 def forget_health(data_dir: Path) -> None:
@@ -77,8 +83,12 @@ def _read_well(path: Path, clock: Clock, max_age_s: float) -> Health:
             f"{path}: says nothing; is a device or gateway at work with this data directory?"
         ) from error
     age_s = (clock.time_ms() - health.time_ms) / 1000.0
-    if abs(age_s) > max_age_s:
-        raise UnavailableError(f"{path}: is {age_s:.0f} s old; the process is silent")
+    if age_s > max_age_s:
+        raise UnavailableError(f"{path}: is {age_s:.0f} s old; the process is silent, or cannot write")
+    if age_s < -max_age_s:
+        raise UnavailableError(
+            f"{path}: is from {-age_s:.0f} s in the future, as after a clock was set back; silent since"
+        )
     if health.status != "ready":
         raise UnavailableError(f"{health.process} {health.thing}: {health.status}: {health.detail}")
     return health

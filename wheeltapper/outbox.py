@@ -97,6 +97,7 @@ class Outbox:
         self._clock = clock or SystemClock()
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._removing: set[int] = set()
+        self._overdue: Sequence[_Request] = ()
         self._closed = False
         self._bytes = 0
         self._count = 0
@@ -212,11 +213,14 @@ class Outbox:
     def _write(self) -> None:
         going = True
         while going:
-            batch, going = self._gather()
+            fresh, going = self._gather()
+            batch = [*self._overdue, *fresh]
             if not batch:
                 continue
             errors = self._commit(batch)
-            self._removing.difference_update(*(request.removed for request in batch))
+            self._overdue = self._still_to_remove(batch, errors)
+            overdue = {entry_id for request in self._overdue for entry_id in request.removed}
+            self._removing.difference_update(*(set(request.removed) - overdue for request in batch))
             if any(request.puts for request in batch):
                 with self.grown:
                     self.grown.notify_all()
@@ -226,6 +230,18 @@ class Outbox:
                         request.done(error)
                     except Exception:
                         log.exception("outbox %s: a callback failed", self._path.name)
+
+    def _still_to_remove(
+        self, batch: Sequence[_Request], errors: Sequence[UnavailableError | None]
+    ) -> Sequence[_Request]:
+        """
+        The removals that could not be written, not even without the puts beside them, which need room that they give.
+
+        They stay hidden: what was acknowledged is not sent again and again while a disk is full.
+        """
+        removals = [request for request in batch if request.removed]
+        failed = any(error is not None for request, error in zip(batch, errors, strict=True) if request.removed)
+        return removals if failed and any(self._commit(removals)) else ()
 
     def _gather(self) -> tuple[list[_Request], bool]:
         """What waits; removals alone wait a little for something that must be on disk soon."""
@@ -257,6 +273,8 @@ class Outbox:
                 self._expire()
         except sqlite3.Error as error:
             self._bytes, self._count, self.refused, self.dropped = before
+            with contextlib.suppress(sqlite3.Error):  # the log of changes may hold the room that is missing
+                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             reason = UnavailableError(f"outbox {self._path.name}: nothing could be kept: {error}")
             return [reason] * len(batch)
         return errors

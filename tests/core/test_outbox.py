@@ -123,6 +123,43 @@ def test_a_full_disk_fails_the_put_and_keeps_what_was_there(tmp_path: Path) -> N
     outbox.close()
 
 
+def test_what_was_acknowledged_is_removed_although_what_is_put_beside_it_finds_no_room(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db")
+    outbox.put_and_wait(numbered(1, 2))
+    pages = outbox._writer.execute("PRAGMA page_count").fetchone()[0]
+    outbox._writer.execute(f"PRAGMA max_page_count={pages}")
+
+    outbox.remove([outbox.peek(1)[0].id])
+    with pytest.raises(UnavailableError, match="full"):
+        outbox.put_and_wait([Put("t", bytes(100_000))])
+
+    assert payloads(outbox) == [b"2"]
+    outbox.close()
+    again = Outbox(tmp_path / "outbox.db")
+    assert payloads(again) == [b"2"]
+    again.close()
+
+
+def test_what_was_acknowledged_is_not_sent_again_while_its_removal_cannot_be_written(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db")
+    outbox.put_and_wait(numbered(1, 2))
+    blocker = sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)
+    outbox._writer.execute("PRAGMA busy_timeout=0")
+    blocker.execute("BEGIN IMMEDIATE")
+
+    outbox.remove([outbox.peek(1)[0].id])
+    with pytest.raises(UnavailableError, match="nothing could be kept"):
+        outbox.put_and_wait(numbered(3))
+
+    assert payloads(outbox) == [b"2"]
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    outbox.put_and_wait(numbered(4))
+    assert (payloads(outbox), len(outbox)) == ([b"2", b"4"], 2)
+    assert outbox._removing == set()
+    outbox.close()
+
+
 def test_a_file_that_is_no_outbox_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     path.write_bytes(b"not a database" * 100)
