@@ -168,7 +168,7 @@ class AwsTransport:
             handle = data.acquire_publish_acknowledgement_control()
             delivery = _AwsDelivery(packet, lambda: client.invoke_publish_acknowledgement(handle))
         handler = self._handler_of(packet.topic)
-        if handler is None:
+        if handler is None or packet.retain:  # what was retained is old, and comes again with every reconnect
             delivery.acknowledge()
             return
         try:
@@ -195,14 +195,7 @@ class AwsTransport:
         self._outcome.put(None)
 
     def _subscribe_now(self, filters: list[str]) -> None:
-        subscriptions = [
-            mqtt5.Subscription(
-                topic_filter=name,
-                qos=mqtt5.QoS.AT_LEAST_ONCE,
-                retain_handling_type=mqtt5.RetainHandlingType.DONT_SEND,
-            )
-            for name in filters
-        ]
+        subscriptions = [mqtt5.Subscription(topic_filter=name, qos=mqtt5.QoS.AT_LEAST_ONCE) for name in filters]
         assert self._client is not None  # noqa: S101 - only called while connected
         future: Future[Any] = self._client.subscribe(mqtt5.SubscribePacket(subscriptions=subscriptions))
         future.add_done_callback(lambda settled: self._subscribed(filters, settled))

@@ -206,7 +206,7 @@ class MqttTransport:
 
     def _on_message_for(self, topic_filter: str) -> Callable[[paho.Client, Any, paho.MQTTMessage], None]:
         def deliver(client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
-            if message.retain:  # it is old, and comes again with every reconnect
+            if message.retain:  # what was retained is old, and comes again with every reconnect
                 client.ack(message.mid, message.qos)
                 return
             try:
