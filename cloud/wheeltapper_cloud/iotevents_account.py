@@ -20,7 +20,7 @@ from wheeltapper.errors import DefinitionError, WheeltapperError
 from wheeltapper.judge import Deployment, Judge
 from wheeltapper_cloud.evaluations import EvaluationLog
 from wheeltapper_cloud.settings import CloudSettings
-from wheeltapper_cloud.store import Kind, Resource, Store
+from wheeltapper_cloud.store import REMOVAL, Kind, Resource, Store
 from wheeltapper_cloud.wire import ServiceError
 
 log = logging.getLogger(__name__)
@@ -68,12 +68,13 @@ class Account:
         """Let the judge catch up with the store."""
         with self.lock:
             self.declare_inputs()
+            in_force = {(held.kind, held.name, held.version) for held in self.judge.deployments()}
+            self._end_removal({(kind, name) for kind, name, _ in in_force})
             wanted = {
                 (_judge_kind(kind), found.name, str(found.version)): found
                 for kind in MODEL_KINDS
                 for found in self.store.latest(kind)
             }
-            in_force = {(held.kind, held.name, held.version) for held in self.judge.deployments()}
             names = {key[:2] for key in wanted}
             held = {key[:2] for key in in_force}
             for kind, name in held - names:
@@ -82,6 +83,16 @@ class Account:
                 if key not in in_force:
                     self._deploy_again(found, is_update=key[:2] in held)
             self.evaluations.apply(self.store.option(LOGGING))
+
+    def _end_removal(self, held: set[tuple[str, str]]) -> None:
+        """Remove what a crash kept from being removed, where its detectors are gone already."""
+        begun = self.store.option(REMOVAL)
+        if begun is None:
+            return
+        if (_judge_kind(begun["kind"]), begun["name"]) in held:
+            self.store.cancel_removal()
+        else:
+            self.store.remove(begun["kind"], begun["name"])
 
     def _deploy_again(self, found: Resource, *, is_update: bool = False) -> None:
         """Put in force what the judge does not have; an update that was cut short, and never answered, may still fail."""
@@ -172,7 +183,12 @@ class Account:
             ServiceError: ResourceNotFoundException.
         """
         found = self.resource(kind, name)
-        self.judge.withdraw(name, kind=_judge_kind(kind), by=by)
+        self.store.begin_removal(kind, name)
+        try:
+            self.judge.withdraw(name, kind=_judge_kind(kind), by=by)
+        except WheeltapperError:
+            self.store.cancel_removal()
+            raise
         try:
             self.store.remove(kind, name)
         except sqlite3.Error:

@@ -18,6 +18,7 @@ from wheeltapper.clock import Clock
 from wheeltapper.errors import UnavailableError
 
 FILE = "account.db"
+REMOVAL = "removal"
 Kind = Literal["input", "detectorModel", "alarmModel"]
 
 _SCHEMA = """
@@ -124,7 +125,19 @@ class Store:
         with self._change():
             self._database.execute("delete from resources where kind = ? and name = ?", (kind, name))
             self._database.execute("delete from tags where resource = ?", (f"{kind}/{name}",))
-            self._database.execute("delete from options where name = ?", (_migration(kind, name),))
+            self._drop_options(_migration(kind, name), REMOVAL)
+
+    def begin_removal(self, kind: Kind, name: str) -> None:
+        """Note what is about to be removed, until it is or ``cancel_removal`` is called."""
+        self.set_option(REMOVAL, {"kind": kind, "name": name})
+
+    def cancel_removal(self) -> None:
+        """What was about to be removed stays."""
+        with self._change():
+            self._drop_options(REMOVAL)
+
+    def _drop_options(self, *names: str) -> None:
+        self._database.executemany("delete from options where name = ?", [(name,) for name in names])
 
     def remove_version(self, kind: Kind, name: str, version: int) -> None:
         """Forget one version: it could not be put in force."""

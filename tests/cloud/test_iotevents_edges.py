@@ -199,6 +199,21 @@ def test_an_update_that_a_crash_cut_short_ends_as_it_would_have(tmp_path, state,
     assert [(one["keyValue"], one["detectorModelVersion"]) for one in detectors] == [(key, versions[0]) for key in keys]
 
 
+@pytest.mark.parametrize(("withdrawn", "wanted"), [(True, (404, 404)), (False, (200, 200))])
+def test_a_deletion_that_a_crash_cut_short_has_happened_or_has_not(tmp_path, withdrawn, wanted):
+    with serving(tmp_path) as cloud:
+        filled(cloud)
+        cloud.companion._store.begin_removal("detectorModel", "model")
+        if withdrawn:
+            cloud.companion.judge.withdraw("model")
+    for _ in range(2):
+        with serving(tmp_path) as cloud:
+            model = cloud.call("GET", "/detector-models/model")[0]
+            detector = cloud.call("GET", "/detectors/model/keyValues/?keyValue=k")[0]
+
+        assert (model, detector) == wanted
+
+
 def test_a_model_of_a_deleted_ones_name_begins_anew(cloud):
     cloud.call("DELETE", "/detector-models/model")
     gone = cloud.call("GET", "/detectors/model")[0]
