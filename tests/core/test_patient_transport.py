@@ -94,3 +94,17 @@ def test_it_can_be_closed_while_it_waits(broker: MemoryBroker) -> None:
     patient.close()
 
     assert not patient.connected
+
+
+def test_a_refused_subscription_is_its_trouble_once_there_is_a_connection(
+    broker: MemoryBroker, patient: PatientTransport
+) -> None:
+    broker.refused_filters.add("a/#")
+    patient.subscribe("a/#", lambda delivery: delivery.acknowledge())
+    before = patient.trouble
+
+    patient.start()
+    wait_until(lambda: patient.connected)
+
+    assert before == ""
+    assert "refused to subscribe to a/#" in patient.trouble

@@ -120,7 +120,7 @@ class MqttTransport:
     @property
     def trouble(self) -> str:
         answers = self._answers
-        latest = {topic_filter: answers.get(mid, True) for mid, topic_filter in list(self._asked.items())}
+        latest = {name: answers.get(mid, True) for mid, name in list(self._asked.items()) if mid in answers}
         return refused_subscriptions(self._address, [name for name, granted in latest.items() if not granted])
 
     def close(self) -> None:
@@ -201,6 +201,10 @@ class MqttTransport:
         self, _client: paho.Client, _data: Any, mid: int, reasons: Sequence[ReasonCode], _properties: Any
     ) -> None:
         granted = self._answers[mid] = not any(reason.is_failure for reason in reasons)
+        asked = self._asked
+        for old in [number for number, name in list(asked.items()) if name == asked.get(mid) and number != mid]:
+            if self._answers.pop(old, None) is not None:
+                del asked[old]
         if not granted:
             log.error("broker %s:%d: refused a subscription; see its access rules", *self._address)
 
