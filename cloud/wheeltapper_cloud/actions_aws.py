@@ -18,7 +18,7 @@ from wheeltapper_cloud.actions_settings import AwsAccount
 
 _ID_ATTRIBUTE = "wheeltapper-action-id"
 _REGION = re.compile(r"(?:^|\.)([a-z]{2}(?:-[a-z]+)+-[0-9])\.")
-# Codes that the same call may not meet again: throttling, conflicts of writers, functions under change, old credentials.
+# Codes that the same call may not meet again: throttling, conflicts of writers, functions under change, clocks.
 _TRANSIENT = {
     *("Throttling", "ThrottlingException", "Throttled", "ThrottledException", "TooManyRequestsException", "SlowDown"),
     *("RequestThrottled", "RequestThrottledException", "RequestLimitExceeded", "LimitExceededException"),
@@ -28,8 +28,10 @@ _TRANSIENT = {
     *("RequestTimeout", "RequestTimeoutException", "PriorRequestNotComplete", "OverLimit"),
     *("ServiceUnavailable", "ServiceUnavailableException"),
     *("InternalError", "InternalFailure", "InternalFailureException", "InternalServerError"),
-    *("ExpiredToken", "ExpiredTokenException", "RequestExpired"),
+    *("RequestExpired", "RequestTimeTooSkewed"),
 }
+# Credentials that were good once: whoever rotates them has put others in their place, or soon will.
+_CREDENTIALS = {"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"}
 _TRANSIENT_STATUS = {408, 429}
 # What these say at DEBUG holds session tokens.
 _TALKATIVE = ("boto3", "botocore")
@@ -74,7 +76,7 @@ class AwsExecutor:
             UnavailableError: it is away, throttles, or the credentials have expired.
             MessageError: it refuses.
         """
-        with _translated(f"{action.type} {action.target}"):
+        with self._translated(f"{action.type} {action.target}"):
             self._calls[action.type](action)
         settled(Result("delivered"))
 
@@ -87,8 +89,42 @@ class AwsExecutor:
             MessageError: it refuses.
         """
         attributes = {"AWS.SNS.SMS.SenderID": {"DataType": "String", "StringValue": sender_id}} if sender_id else {}
-        with _translated(f"SMS to {number[:4]}…"):
+        with self._translated(f"SMS to {number[:4]}…"):
             self._client("sns").publish(PhoneNumber=number, Message=text, MessageAttributes=attributes)
+
+    @contextlib.contextmanager
+    def _translated(self, where: str) -> Iterator[None]:
+        """boto3's errors as the reaction that each asks for."""
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
+
+        try:
+            yield
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "")
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            if code in _CREDENTIALS:
+                self._forget_credentials()
+            raise _reaction(code, status)(f"{where}: {error}") from error
+        except (
+            ParamValidationError,
+            ValueError,
+            TypeError,
+            KeyError,
+            RecursionError,
+            decimal.DecimalException,
+        ) as error:
+            raise MessageError(f"{where}: {_said(error)}") from error
+        except BotoCoreError as error:
+            if isinstance(error, NoCredentialsError):
+                self._forget_credentials()
+            raise UnavailableError(f"{where}: {error}") from error
+        except (MessageError, UnavailableError) as error:
+            raise type(error)(f"{where}: {error}") from error
+
+    def _forget_credentials(self) -> None:
+        """Have the next attempt look for credentials again: a client keeps for ever those that it was made with."""
+        with self._lock:
+            self._clients.clear()
 
     def _client(self, service: str, target: str = "") -> Any:
         region = region_of(target) or self._account.region
@@ -193,28 +229,9 @@ class AwsExecutor:
                 raise _reaction(error["errorCode"])(f"{error['errorCode']}: {error['errorMessage']}")
 
 
-@contextlib.contextmanager
-def _translated(where: str) -> Iterator[None]:
-    """boto3's errors as the reaction that each asks for."""
-    from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
-
-    try:
-        yield
-    except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "")
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        raise _reaction(code, status)(f"{where}: {error}") from error
-    except (ParamValidationError, ValueError, TypeError, KeyError, RecursionError, decimal.DecimalException) as error:
-        raise MessageError(f"{where}: {_said(error)}") from error
-    except BotoCoreError as error:
-        raise UnavailableError(f"{where}: {error}") from error
-    except (MessageError, UnavailableError) as error:
-        raise type(error)(f"{where}: {error}") from error
-
-
 def _reaction(code: str, status: int = 0) -> type[MessageError] | type[UnavailableError]:
     """What to do about an error code: try again, or give up."""
-    transient = code in _TRANSIENT or status in _TRANSIENT_STATUS or status >= 500
+    transient = code in _TRANSIENT or code in _CREDENTIALS or status in _TRANSIENT_STATUS or status >= 500
     return UnavailableError if transient else MessageError
 
 

@@ -50,6 +50,7 @@ class Service(BaseHTTPRequestHandler):
 
     def do_POST(self):
         self.server.asked.append((self.path, self.rfile.read(int(self.headers["Content-Length"] or 0))))
+        self.server.signed.append(self.headers["Authorization"])
         status, headers, body = self.server.answer
         content = json.dumps(body).encode()
         self.send_response(status)
@@ -75,7 +76,7 @@ def server():
 
 @pytest.fixture
 def service(server, credentials):
-    server.asked, server.answer = [], (200, {}, {})
+    server.asked, server.signed, server.answer = [], [], (200, {}, {})
     return server
 
 
@@ -368,7 +369,7 @@ def test_a_value_that_sitewise_refuses_in_its_answer_is_not_delivered(service, c
         (503, "ServiceUnavailable", UnavailableError),
         (400, "AccessDeniedException", MessageError),
         (403, "AccessDenied", MessageError),
-        (400, "UnrecognizedClientException", MessageError),
+        (400, "UnrecognizedClientException", UnavailableError),
         (400, "ResourceNotFoundException", MessageError),
         (400, "ValidationException", MessageError),
     ],
@@ -387,15 +388,36 @@ def test_a_service_that_nobody_reaches_is_tried_again(credentials):
         run(executor, action("dynamoDBv2", "T", parameters={"tableName": "T"}))
 
 
-def test_without_credentials_an_action_waits_for_them(monkeypatch, tmp_path):
+def test_without_credentials_an_action_waits_for_them(service, monkeypatch, tmp_path):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
 
+    executor = AwsExecutor(AwsAccount(endpoint_url=service.url))
+    wanted = action("dynamoDBv2", "T", parameters={"tableName": "T"})
     with pytest.raises(UnavailableError, match="credentials"):
-        run(AwsExecutor(AwsAccount(endpoint_url="http://127.0.0.1:9")), action())
+        run(executor, wanted)
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+
+    assert run(executor, wanted).outcome == "delivered"
+
+
+def test_credentials_that_have_expired_are_looked_up_again(service, monkeypatch):
+    executor = AwsExecutor(AwsAccount(endpoint_url=service.url))
+    wanted = action("dynamoDBv2", "T", parameters={"tableName": "T"})
+    service.answer = (400, {}, {"__type": "ExpiredTokenException", "message": "too old"})
+    with pytest.raises(UnavailableError):
+        run(executor, wanted)
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDROTATED")
+    service.answer = (200, {}, {})
+
+    assert run(executor, wanted).outcome == "delivered"
+    assert ["AKIDEXAMPLE" in service.signed[0], "AKIDROTATED" in service.signed[1]] == [True, True]
 
 
 def test_a_profile_that_does_not_exist_is_refused_at_the_start(monkeypatch, tmp_path):
