@@ -9,9 +9,9 @@ failure within 24 cycles, five folds by engine; AI4I 2020, five folds. Peers nee
 """
 
 import argparse
-import tempfile
 import json
 import os
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -353,7 +353,7 @@ def pace() -> None:
     assert folder is not None
     sensors = Session.load(folder).sensors
     found: dict[str, list[float]] = {}
-    count = 20_000
+    count = 3_000
     for _ in range(3):
         for name, period_s, step_ms in (("each a row", 0.0, 1000), ("in pace", None, 1000), ("ten a row", None, 100)):
             with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
