@@ -39,7 +39,7 @@ class Broker:
 
     def forget(self) -> None:
         """Lose what was kept of sessions."""
-        (self._settings.parent / "mosquitto.db").unlink()
+        (self._settings.parent / "mosquitto.db").unlink(missing_ok=True)
 
     def stop(self) -> None:
         if self._process is not None:
