@@ -1,7 +1,7 @@
 """What an operator may say about actions: which AWS account, and what stands in for which target."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -9,6 +9,8 @@ from wheeltapper.judge.delivery import DeliverySettings
 
 # The type of a mapping for what nobody has acknowledged in time; its target is the model's name.
 ESCALATION = "escalation"
+
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class AwsAccount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,7 +59,7 @@ class ToWebhook(_Mapping, frozen=True, kw_only=True, tag="webhook"):
 
     url: str
     secret_file: Path
-    timeout_s: float = 10.0
+    timeout_s: Seconds = 10.0
     ca: Path | None = None
 
 
@@ -105,14 +107,14 @@ class SmtpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     username: str = ""
     password_file: Path | None = None
     ca: Path | None = None
-    timeout_s: float = 15.0
+    timeout_s: Seconds = 15.0
 
 
 class CommandSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A program with its arguments, and how long it may take."""
 
     run: list[str]
-    timeout_s: float = 30.0
+    timeout_s: Seconds = 30.0
 
 
 class NotificationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

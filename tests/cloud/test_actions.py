@@ -501,6 +501,26 @@ def test_sitewise_and_lambda_are_called_as_the_service_models_want(monkeypatch):
         function.assert_no_pending_responses()
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "delivery = { threads = 0 }",
+        "delivery = { attempts = 0 }",
+        "delivery = { memory = 0 }",
+        "delivery = { first_delay_s = -1 }",
+        "smtp = { timeout_s = 0 }",
+        'commands = { siren = { run = ["/bin/true"], timeout_s = -1 } }',
+        'map = [{ to = "webhook", url = "https://x.example/", secret_file = "s", timeout_s = 0 }]',
+    ],
+)
+def test_numbers_with_which_nothing_would_be_delivered_are_refused(tmp_path, wrong):
+    path = tmp_path / "cloud.toml"
+    path.write_text(f"[actions]\n{wrong}\n")
+
+    with pytest.raises(SettingsError):
+        load(path)
+
+
 def test_the_documents_settings_are_read(tmp_path):
     document = (Path(__file__).resolve().parents[2] / "docs" / "actions.md").read_text()
     blocks = re.findall(r"```toml\n(.*?)```", document, re.DOTALL)

@@ -78,12 +78,12 @@ def test_a_command_may_leave_something_running_and_is_not_waited_for():
 
 def test_a_command_that_takes_too_long_is_ended_with_all_that_it_started(tmp_path):
     sign = tmp_path / "sign"
-    executor = shell(f"(sleep 2; touch {sign}) & sleep 30", timeout_s=0.3)
+    executor = shell(f"(sleep 1.2; touch {sign}) & sleep 30", timeout_s=0.3)
 
     with pytest.raises(UnavailableError, match="longer than"):
         run(executor, action())
 
-    threading.Event().wait(2.5)
+    threading.Event().wait(1.5)
     assert not sign.exists()
 
 

@@ -13,7 +13,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple, Protocol
+from typing import Annotated, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -69,6 +69,10 @@ class Executor(Protocol):
 Route = Callable[[Action], Executor | None]
 
 
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+
+
 class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     Attributes:
@@ -78,11 +82,11 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         memory: actions held in memory, and as many pieces of news; more wait on disk.
     """
 
-    threads: int = 8
-    attempts: int = 10
-    first_delay_s: float = 1.0
-    longest_delay_s: float = 300.0
-    memory: int = 5_000
+    threads: AtLeastOne = 8
+    attempts: AtLeastOne = 10
+    first_delay_s: NotNegative = 1.0
+    longest_delay_s: NotNegative = 300.0
+    memory: AtLeastOne = 5_000
 
 
 class _Held(msgspec.Struct, gc=False):
