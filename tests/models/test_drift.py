@@ -97,22 +97,29 @@ def test_adwin_needs_memory_that_grows_as_the_logarithm() -> None:
     assert sum(map(len, adwin._rows)) < 60
 
 
-def test_adwin_reacts_when_rivers_does() -> None:
-    river = pytest.importorskip("river.drift")
-    rng = np.random.default_rng(2)
-    stream = np.concatenate([rng.normal(0.5, 0.1, 1_000), rng.normal(0.6, 0.1, 800), rng.normal(0.4, 0.15, 700)])
-    ours, theirs = Adwin(0.002), river.ADWIN(delta=0.002, clock=1, grace_period=10, min_window_length=5)
+# Where river 0.26.1's ADWIN(delta=0.002, clock=1, grace_period=10, min_window_length=5) reported a change, recorded.
+STREAMS = {
+    "up, then down and wider": (2, [(0.5, 0.1, 1_000), (0.6, 0.1, 800), (0.4, 0.15, 700)], [1146, 1850]),
+    "nothing": (3, [(0.5, 0.1, 4_000)], []),
+    "steps of a tenth": (
+        4,
+        [(0.3, 0.05, 600), (0.4, 0.05, 600), (0.5, 0.05, 600), (0.6, 0.05, 600)],
+        [707, 1302, 1912],
+    ),
+    "wider, then up": (6, [(0.5, 0.05, 1_000), (0.5, 0.2, 1_000), (0.6, 0.2, 1_500)], [2128]),
+}
 
-    found: tuple[list[int], list[int]] = ([], [])
-    for place, value in enumerate(stream.tolist()):
-        if ours.update(value):
-            found[0].append(place)
-        theirs.update(value)
-        if theirs.drift_detected:
-            found[1].append(place)
 
-    assert len(found[0]) == len(found[1]) == 2
-    assert all(abs(one - other) < 40 for one, other in zip(*found, strict=True))
+@pytest.mark.parametrize(("seed", "parts", "rivers"), STREAMS.values(), ids=STREAMS)
+def test_adwin_reacts_when_rivers_does(seed: int, parts: list[tuple[float, float, int]], rivers: list[int]) -> None:
+    rng = np.random.default_rng(seed)
+    stream = np.concatenate([rng.normal(*part) for part in parts])
+    adwin = Adwin(0.002)
+
+    found = [place for place, value in enumerate(stream.tolist()) if adwin.update(value)]
+
+    assert len(found) == len(rivers)
+    assert all(abs(ours - theirs) <= 10 for ours, theirs in zip(found, rivers, strict=True))
 
 
 @pytest.mark.parametrize("stop", [1, 500, 144 * 12, 144 * 21 + 7])
