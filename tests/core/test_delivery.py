@@ -149,6 +149,17 @@ def test_an_executor_that_answers_twice_is_heard_once(tmp_path):
     assert judge.notes[-1] == ("sns-1", "parked", 3, "first")
 
 
+def test_an_operator_may_have_thousands_of_attempts_made(tmp_path):
+    bench, judge = Bench(tmp_path), Judged()
+    settings = DeliverySettings(attempts=1500, first_delay_s=0.0)
+    delivery = Delivery(lambda _: Scripted(Result("retry", "no route")), bench.clock, settings)
+    delivery.attach(judge)
+    delivery.take([action(1)])
+
+    assert delivery.run_due() == 1500
+    assert judge.notes == [("sns-1", "parked", 1500, "no route")]
+
+
 def test_news_that_waits_for_a_broker_keeps_no_action_back(tmp_path):
     away, working = Scripted(Result("away"), immediate=True), Scripted(Result("delivered"))
     bench, judge = Bench(tmp_path), Judged()

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 # How soon to look again for a target that is away; looking costs little, unless very many wait for it.
 _AWAY_S = 0.2
 _CROWD = 500
+_DOUBLINGS = 60
 _PAUSE_S = 1.0
 _CLOSING_S = 10.0
 
@@ -327,7 +328,8 @@ class Delivery:
             self._finish(held, "parked", result.detail)
         else:
             self._note(held, held.attempts)
-            delay = min(settings.first_delay_s * 2 ** (held.attempts - 1), settings.longest_delay_s)
+            doubled = min(held.attempts - 1, _DOUBLINGS)
+            delay = min(settings.first_delay_s * 2**doubled, settings.longest_delay_s)
             self._schedule([held], self._clock.monotonic() + delay * (0.5 + self._jitter() / 2))
 
     def _note(self, held: _Held, attempts: int) -> None:
