@@ -85,10 +85,12 @@ class Ingest:
         for _ in range(len(arrived)):
             delivery, rules = arrived.popleft()
             self.received += 1
+            first = len(messages)
             for rule in rules:
-                for message in self._read(rule, delivery, now_ms):
-                    messages.append(message)
-                    owners.append(len(deliveries))
+                messages += self._read(rule, delivery, now_ms)
+            if len(rules) > 1:
+                _tell_apart(messages[first:])
+            owners += [len(deliveries)] * (len(messages) - first)
             deliveries.append((delivery, rules))
         return messages, partial(self._settle, deliveries, owners)
 
@@ -142,6 +144,15 @@ class Ingest:
             return
         self._arrived.extendleft(reversed(deliveries))
         self._ask()
+
+
+def _tell_apart(messages: Sequence[Message]) -> None:
+    """Give what two rules make of one message for one input two ids, or the second would pass for a repeat of the first."""
+    seen: set[tuple[str, str]] = set()
+    for number, message in enumerate(messages):
+        if message.message_id and (message.input, message.message_id) in seen:
+            message.message_id += f"-{number}"
+        seen.add((message.input, message.message_id))
 
 
 class _Rules:

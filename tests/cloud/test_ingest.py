@@ -193,3 +193,17 @@ def test_what_was_buffered_offline_is_judged_as_it_happened_where_the_clock_is_t
 
     assert (hot, line.bench.state()) == ("hot", "cold")
     assert line.bench.judge.statistics().accepted == 3
+
+
+def test_what_two_rules_make_of_one_message_for_one_input_is_no_repeat(tmp_path):
+    line = Line(
+        tmp_path,
+        {"filter": "dt/#", "input": "Reading"},
+        {"sql": "SELECT id, message_id, t + 1 AS t FROM 'dt/+'", "input": "Reading"},
+    )
+    line.broker.repeat_deliveries = 1
+
+    line.send("dt/m1", {"message_id": "a", "id": "m1", "t": 1})
+
+    statistics = line.bench.judge.statistics()
+    assert (statistics.accepted, statistics.repeated) == (2, 2)
