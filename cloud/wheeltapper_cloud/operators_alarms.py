@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 from wheeltapper.cli import Commands
 from wheeltapper.clock import Clock, SystemClock
-from wheeltapper.errors import DataError, UnavailableError
+from wheeltapper.errors import DataError, SettingsError, UnavailableError
 from wheeltapper_cloud.companion_client import ask
 from wheeltapper_cloud.operators_options import add_common, add_limit, add_who, seconds_of
 from wheeltapper_cloud.tables import age, moment, printable, short_ids, show, table_of
@@ -112,36 +112,54 @@ def _say_if_cut(count: int, limit: int) -> None:
 
 
 def _watch_table(options: argparse.Namespace, path: str) -> int:
-    """Show the list again and again; a companion that goes away is waited for."""
+    if not sys.stdout.isatty():
+        raise SettingsError("--watch: needs a terminal; add --json for a line of each change")
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
 
-    clock, never = SystemClock(), threading.Event()
-    alarms, heard = ask(options.server, "GET", path)["alarms"], clock.monotonic()
+    clock = SystemClock()
     with Live(auto_refresh=False) as live:
-        while True:
-            silent = clock.monotonic() - heard
-            away = (
-                [Text(f"no answer for {age(silent)}; trying again", style="bold red")] if silent > 2 * _WATCH_S else []
-            )
+        for alarms, silent_s in _polled(options.server, path, clock):
+            away = [Text(f"no answer for {age(silent_s)}; trying again", style="bold red")] if silent_s else []
             live.update(Group(*_view(alarms, clock), *away), refresh=True)
-            clock.wait(never, _WATCH_S)
-            try:
-                alarms, heard = ask(options.server, "GET", path)["alarms"], clock.monotonic()
-            except UnavailableError:
-                continue
+    return 0
 
 
 def _watch_changes(options: argparse.Namespace, path: str) -> int:
-    clock, never = SystemClock(), threading.Event()
     known: dict[str, Alarm] = {}
-    while True:
-        now = {each["id"]: each for each in ask(options.server, "GET", path)["alarms"]}
-        gone = [ask(options.server, "GET", f"/wheeltapper/alarms/{quote(each)}") for each in known if each not in now]
-        _print_lines([*gone, *(each for each in now.values() if known.get(each["id"]) != each)])
+    for alarms, silent_s in _polled(options.server, path, SystemClock()):
+        if silent_s:
+            continue
+        now = {each["id"]: each for each in alarms}
+        try:
+            gone = [
+                ask(options.server, "GET", f"/wheeltapper/alarms/{quote(each)}") for each in known if each not in now
+            ]
+        except UnavailableError:
+            continue
+        _print_lines([*gone, *(each for each in alarms if known.get(each["id"]) != each)])
         known = now
+    return 0
+
+
+def _polled(server: str, path: str, clock: Clock) -> Iterator[tuple[list[Alarm], float]]:
+    """
+    The alarms again and again, for ever, and how long ago they were told where nobody answers now.
+
+    Raises:
+        UnavailableError: nobody answers the first time.
+    """
+    never = threading.Event()
+    alarms, told = ask(server, "GET", path)["alarms"], clock.monotonic()
+    yield alarms, 0.0
+    while True:
         clock.wait(never, _WATCH_S)
+        try:
+            alarms, told = ask(server, "GET", path)["alarms"], clock.monotonic()
+            yield alarms, 0.0
+        except UnavailableError:
+            yield alarms, clock.monotonic() - told
 
 
 def _view(alarms: list[Alarm], clock: Clock) -> Iterator[Any]:

@@ -10,12 +10,13 @@ import pytest
 from tests.companion import serving
 from tests.core.judging import ALARM, MODEL, deployment
 from wheeltapper.cli import main
-from wheeltapper.clock import SystemClock
-from wheeltapper.errors import DataError
+from wheeltapper.clock import ManualClock, SystemClock
+from wheeltapper.errors import DataError, UnavailableError
 from wheeltapper.judge import Message
 from wheeltapper_cloud.companion_client import ask
 from wheeltapper_cloud.keys import KeyStore
 from wheeltapper_cloud.operators import silent_since
+from wheeltapper_cloud.operators_alarms import _polled
 
 
 @pytest.fixture
@@ -406,3 +407,23 @@ def test_watching_as_json_tells_every_change_once(plain):
     assert {each["cleared_ms"] for each in first} == {None}
     assert (changed["model"], changed["cleared_ms"] is None) == ("Plain", False)
     assert (status, rest) == (130, "")
+
+
+def test_watching_needs_a_terminal_or_json(server, capsys):
+    assert main(["alarms", "--watch"]) == 2
+    assert "--json" in capsys.readouterr().err
+
+
+def test_a_watch_outlives_a_companion_that_goes_away(tmp_path, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with serving(tmp_path) as served:
+        polls = _polled(served.url, "/wheeltapper/alarms", ManualClock())
+        there = next(polls)
+    away = next(polls)
+
+    assert there == ([], 0.0)
+    assert away[0] == []
+    assert away[1] > 0
+    with pytest.raises(UnavailableError):
+        next(_polled(served.url, "/wheeltapper/alarms", ManualClock()))
