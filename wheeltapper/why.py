@@ -84,7 +84,7 @@ def _alarm(connection: sqlite3.Connection, alarm_id: str) -> AlarmRecord:
     if record is not None:
         return record
     recent = read_alarms(connection, closed=True, limit=10_000)
-    beginning = [each for each in recent if alarm_id and each.id.startswith(alarm_id)]
+    beginning = [each for each in recent if alarm_id and (each.id.startswith(alarm_id) or each.id.endswith(alarm_id))]
     if len(beginning) == 1:
         return beginning[0]
     latest = ", ".join(each.id for each in recent[:5])

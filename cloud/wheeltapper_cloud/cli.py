@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from wheeltapper.cli import Commands
 from wheeltapper.errors import SettingsError
+from wheeltapper_cloud.operators_options import seconds_of
 
 if TYPE_CHECKING:
     from wheeltapper_cloud.keys import AccessKey, KeyStore, NewKey
@@ -23,6 +24,7 @@ def register(commands: Commands) -> None:
     """Add this room's commands."""
     cloud = commands.group("cloud", help="the cloud companion: AWS IoT Events on your own machine")
     _register_serve(cloud)
+    _register_messages(cloud)
     _register_keys(cloud.group("keys", help="access keys for those who call the cloud companion"))
     _register_boto(commands.group("boto", help="let boto3 and the AWS CLI find the cloud companion"))
     with_models = importlib.util.find_spec("wheeltapper_models") is not None
@@ -51,6 +53,24 @@ def _register_serve(cloud: Commands) -> None:
         default="INFO",
         choices=("DEBUG", "INFO", "WARNING", "ERROR"),
         help="the least that is logged (default: INFO)",
+    )
+
+
+def _register_messages(cloud: Commands) -> None:
+    parser = cloud.add(
+        "messages",
+        _print_messages,
+        help="print the messages that the journal remembers, for detector backtest and simulate",
+        example="wheeltapper cloud messages --data-dir ./cloud-data --since 7d > messages.jsonl\n"
+        "wheeltapper detector backtest new.json --against old.json --messages messages.jsonl",
+    )
+    _add_data_dir(parser)
+    parser.add_argument("--since", type=seconds_of, metavar="TIME", help="the last 90s, 10m, 8h, 7d … (default: all)")
+    parser.add_argument("--input", default="", metavar="NAME", help="of this input only")
+    parser.add_argument(
+        "--arrival",
+        action="store_true",
+        help="give the times of arrival instead of the messages' own, where they have one",
     )
 
 
@@ -125,6 +145,12 @@ def _serve(options: argparse.Namespace) -> int:
     }
     serve(load(options.config, os.environ, given), options.data_dir or default_data_dir())
     return 0
+
+
+def _print_messages(options: argparse.Namespace) -> int:
+    from wheeltapper_cloud.recorded import print_recorded
+
+    return print_recorded(options)
 
 
 def _create_key(options: argparse.Namespace) -> int:

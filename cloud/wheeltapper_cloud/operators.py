@@ -14,8 +14,7 @@ from wheeltapper.cli import Commands
 from wheeltapper.clock import SystemClock
 from wheeltapper.errors import DataError
 from wheeltapper_cloud import operators_alarms
-from wheeltapper_cloud.companion_client import ask
-from wheeltapper_cloud.operators_options import add_common, add_limit, add_who, seconds_of
+from wheeltapper_cloud.operators_options import add_common, add_limit, add_who, ask, seconds_of
 from wheeltapper_cloud.tables import age, moment, printable, short_ids, show, table_of
 
 _PAGE = 1000

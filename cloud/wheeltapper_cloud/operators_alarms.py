@@ -12,8 +12,7 @@ from urllib.parse import quote, urlencode
 from wheeltapper.cli import Commands
 from wheeltapper.clock import Clock, SystemClock
 from wheeltapper.errors import DataError, SettingsError, UnavailableError
-from wheeltapper_cloud.companion_client import ask
-from wheeltapper_cloud.operators_options import add_common, add_limit, add_who, seconds_of
+from wheeltapper_cloud.operators_options import add_common, add_limit, add_who, ask, seconds_of
 from wheeltapper_cloud.tables import age, moment, printable, short_ids, show, table_of
 
 _WATCH_S = 1.0

@@ -1,10 +1,18 @@
-"""Options that operators' commands share."""
+"""What operators' commands share: their options, and whom they ask."""
 
 import argparse
 import os
+from typing import Any
 
 _DEFAULT_SERVER = "http://127.0.0.1:8600"
 _MOST = 1000
+
+
+def ask(server: str, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """One request, see ``companion_client.ask``; what it needs is imported with the first."""
+    from wheeltapper_cloud import companion_client
+
+    return companion_client.ask(server, method, path, body)
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 import msgspec
 
 from wheeltapper.errors import UnavailableError
+from wheeltapper.journal import open_reader
 from wheeltapper.judge import AlarmRecord, AuditRecord, Judge
 from wheeltapper.judge.host import DATABASE
 
@@ -45,7 +45,7 @@ class Records:
 
     def __init__(self, judge: Judge, data_dir: Path) -> None:
         self._judge = judge
-        self._address = f"file:{quote(str(data_dir / DATABASE))}?mode=ro"
+        self._path = data_dir / DATABASE
 
     def over(self, limit: int) -> list[AlarmRecord]:
         """Alarms that are over, the newest first."""
@@ -88,7 +88,7 @@ class Records:
 
     def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            with closing(sqlite3.connect(self._address, uri=True, isolation_level=None)) as connection:
+            with closing(open_reader(self._path)) as connection:
                 return function(connection)
         except sqlite3.Error as error:
             raise UnavailableError(f"{DATABASE}: cannot be read now: {error}") from error

@@ -96,6 +96,13 @@ def test_the_passes_before_are_shown_on_request(tmp_path: Path, capsys: pytest.C
     assert lines[-1]["summary"]["finalState"] == "hot"
 
 
+def test_an_alarm_may_be_named_by_the_end_that_the_list_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    alarm = _raise_alarm(tmp_path)
+
+    assert main(["detector", "why", "--data-dir", str(tmp_path), alarm[-6:]]) == 0
+    assert "cold → hot" in capsys.readouterr().out
+
+
 def test_an_unknown_alarm_is_an_error_that_lists_known_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     alarm = _raise_alarm(tmp_path)
 
