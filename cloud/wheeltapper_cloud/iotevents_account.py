@@ -170,10 +170,15 @@ class Account:
         return found
 
     def _take_back(self, found: Resource) -> None:
-        if found.version == 1:
-            self.store.remove(found.kind, found.name)
-        else:
-            self.store.remove_version(found.kind, found.name, found.version)
+        """Forget a version that is not in force; where that fails, it has failed, and a start tries again."""
+        try:
+            if found.version == 1:
+                self.store.remove(found.kind, found.name)
+            else:
+                self.store.remove_version(found.kind, found.name, found.version)
+        except sqlite3.Error:
+            self._failed.add((found.kind, found.name))
+            raise
 
     def retire(self, kind: Kind, name: str, by: str) -> None:
         """

@@ -163,6 +163,25 @@ def test_a_deletion_that_the_judge_cannot_keep_has_not_happened(cloud, monkeypat
     assert (refused, detector, deleted) == (503, 200, 204)
 
 
+def test_an_update_that_nobody_can_keep_or_take_back_has_failed(cloud, monkeypatch):
+    def full(*_: Any, **__: Any) -> None:
+        raise UnavailableError("journal: disk full")
+
+    def also_full(*_: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    body = {"roleArn": ROLE, "detectorModelDefinition": DEFINITION}
+    with monkeypatch.context() as patch:
+        patch.setattr(cloud.companion.judge, "deploy", full)
+        patch.setattr(cloud.companion._store, "remove_version", also_full)
+        refused = cloud.call("POST", "/detector-models/model", body)[0]
+    described = cloud.call("GET", "/detector-models/model")[1]["detectorModel"]["detectorModelConfiguration"]
+    detector = cloud.call("GET", "/detectors/model/keyValues/?keyValue=k")[1]["detector"]
+
+    assert (refused, described["status"]) == (503, "FAILED")
+    assert (described["detectorModelVersion"], detector["detectorModelVersion"]) == ("2", "1")
+
+
 def test_a_deletion_that_the_store_cannot_keep_leaves_the_model_in_force(cloud, monkeypatch):
     def full(*_: Any) -> None:
         raise sqlite3.OperationalError("database or disk is full")
