@@ -150,7 +150,6 @@ def test_a_broker_that_goes_away_fails_publishes_and_is_found_again_though_it_fo
     transport.close()
 
 
-@pytest.mark.parametrize("client", ["paho", "awscrt"])
 def test_what_the_broker_had_retained_is_not_delivered(broker: Broker, client: str) -> None:
     arrived: list[bytes] = []
     publish.single("a/1", "old", qos=1, retain=True, hostname="127.0.0.1", port=broker.port)

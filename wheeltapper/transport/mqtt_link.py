@@ -237,7 +237,11 @@ class Link:
             case packets.PUBLISH:
                 topic, payload, number = packets.read_publish(kind, body)
                 reply = packets.PUBREC if kind & 0x04 else packets.PUBACK
-                self._deliver(LinkDelivery(self, topic, payload, packets.answer(reply, number) if number else b""))
+                delivery = LinkDelivery(self, topic, payload, packets.answer(reply, number) if number else b"")
+                if kind & 0x01:  # retained: it is old, and comes again with every connection
+                    delivery.acknowledge()
+                else:
+                    self._deliver(delivery)
             case packets.PUBACK:
                 _tell(self._pending.pop(packets.number_of(body), None), delivered=True)
             case packets.PUBREL:
