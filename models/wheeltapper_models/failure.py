@@ -26,7 +26,7 @@ from wheeltapper_models.failure_features import (
     history_features,
     row_features,
 )
-from wheeltapper_models.failure_learners import CrossValidation, Learners, add_probability, cross_validate, fit_all
+from wheeltapper_models.failure_learners import CrossValidation, Learners, add_explained, cross_validate, fit_all
 from wheeltapper_models.grades import grade_sensors
 from wheeltapper_models.kinds import Options, Trained, settings_of
 from wheeltapper_models.provenance import period_of, training_of
@@ -104,7 +104,8 @@ def fit(tables: Sequence[Table], options: Options) -> Trained:
         scores=found.scores(),
         notes=notes,
     )
-    return seal(_graph(layout, card, learners), card, _test_rows(lesson))
+    healthy = np.median(features[~lesson.event], axis=0)
+    return seal(_graph(layout, card, learners, healthy), card, _test_rows(lesson))
 
 
 def _inputs(tables: Sequence[Table], options: Options) -> tuple[list[ModelInput], list[str]]:
@@ -201,15 +202,16 @@ def _features(layout: Layout, lesson: _Lesson) -> Singles:
     return np.concatenate([history_features(layout, rows) for rows in np.split(lesson.rows, starts[1:])])
 
 
-def _graph(layout: Layout, card: Card, learners: Learners) -> onnx.ModelProto:
+def _graph(layout: Layout, card: Card, learners: Learners, healthy: Singles) -> onnx.ModelProto:
     graph = Graph(len(card.inputs), layout.state_size)
     if layout.long:
         features, states = add_history_features(graph, layout, ROWS, STATES)
         graph.output(NEXT_STATES, states, layout.state_size)
     else:
         features = add_row_features(graph, layout, ROWS)
-    probability = add_probability(graph, learners, features)
+    probability, shares = add_explained(graph, learners, features, layout.readers, healthy)
     graph.output("probability", graph.add("Squeeze", probability, graph.constant([1], np.int64)))
+    graph.output("contributions", shares, len(card.inputs))
     return graph.build("failure")
 
 

@@ -46,6 +46,19 @@ class Layout(msgspec.Struct, frozen=True):
         return [first for first, _ in chosen], [second for _, second in chosen]
 
     @property
+    def readers(self) -> NDArray[np.bool_]:
+        """Which features read each column, shape (S, F)."""
+        columns = self.numbers + len(self.codes)
+        alone = [[place] for place in range(self.numbers)]
+        pairs = [list(pair) for pair in zip(*self.pairs, strict=True)]
+        reads = alone * 5 if self.long else alone + 4 * pairs
+        reads += [[place] for place, values in self.codes.items() for _ in values]
+        found = np.zeros((columns, len(reads)), dtype=bool)
+        for feature, places in enumerate(reads):
+            found[places, feature] = True
+        return found
+
+    @property
     def state_size(self) -> int:
         """Rows seen up to ``long``, the first row, and the last ``long``; nothing where rows stand alone."""
         return 1 + self.numbers * (1 + self.long) if self.long else 0

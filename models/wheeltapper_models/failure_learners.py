@@ -21,6 +21,9 @@ Floats = NDArray[np.float64]
 ROUNDS = 200
 TREES: dict[str, Any] = {"num_leaves": 8, "learning_rate": 0.05, "min_data_in_leaf": 20}
 FOLDS = 5
+FAINT = (
+    0.01  # log-odds that no column accounts for, shared equally: where nothing speaks for a failure, nobody is blamed
+)
 SHARES = (1.0, 0.5, 0.0)  # of the trees in the margin, the logistic regression having the rest
 
 
@@ -120,8 +123,35 @@ def fit_logistic(features: Singles, event: Mask) -> Logistic:
     return Logistic(slope, float(fitted.intercept_[0] - center @ slope))
 
 
-def add_probability(graph: Graph, learners: Learners, features: str) -> str:
-    """The calibrated probability as a node, shape (N, 1)."""
+def add_explained(
+    graph: Graph, learners: Learners, features: str, readers: NDArray[np.bool_], healthy: Singles
+) -> tuple[str, str]:
+    """
+    The calibrated probability and each column's contribution as nodes, shapes (N, 1) and (N, S).
+
+    A column contributes by how much the log-odds fall when all that reads it is as in a typical healthy row.
+
+    Args:
+        readers: which features read each column, shape (S, F).
+        healthy: the features of a typical healthy row, shape (F,).
+    """
+    columns, width = readers.shape
+    replaced = np.concatenate([np.zeros((1, width), dtype=bool), readers])
+    one = graph.constant([1], np.int64)
+    variants = graph.add(
+        "Where", graph.constant(replaced, np.bool_), graph.constant(healthy), graph.add("Unsqueeze", features, one)
+    )
+    flat = graph.add("Reshape", variants, graph.constant([-1, width], np.int64))
+    margins = graph.add("Reshape", _add_margin(graph, learners, flat), graph.constant([-1, 1 + columns], np.int64))
+    margin, without = graph.add("Split", margins, graph.constant([1, columns], np.int64), outputs=2, axis=1)
+    falls = graph.add("Relu", graph.add("Sub", margin, without))
+    falls = graph.add("Add", falls, graph.constant(FAINT / columns))
+    shares = graph.add("Div", falls, graph.add("ReduceSum", falls, one, keepdims=1))
+    return str(graph.add("Sigmoid", margin)), str(shares)
+
+
+def _add_margin(graph: Graph, learners: Learners, features: str) -> str:
+    """The calibrated log-odds as a node, shape (N, 1)."""
     share, platt = learners.share, learners.platt
     margins = []
     if share:
@@ -131,7 +161,7 @@ def add_probability(graph: Graph, learners: Learners, features: str) -> str:
         slope, offset = graph.constant(weight * learners.logistic.slope[:, None]), weight * learners.logistic.offset
         margins.append(graph.add("Add", graph.add("MatMul", features, slope), graph.constant(offset)))
     margin = margins[0] if len(margins) == 1 else graph.add("Add", *margins)
-    return str(graph.add("Sigmoid", graph.add("Add", margin, graph.constant(platt.offset))))
+    return str(graph.add("Add", margin, graph.constant(platt.offset)))
 
 
 def _boost(features: Singles, event: Mask, seed: int) -> Any:

@@ -10,7 +10,7 @@ The graph's contract: inputs ``rows`` float32 (N, S) with NaN for missing and, w
 
     anomaly, forest   ``score`` (N,), ``anomaly`` (N,) int64, ``contributions`` (N, S) that sum to 1
     forecast          ``prediction`` (N,): the target's value at the *next* row; NaN while there is too little history
-    failure           ``probability`` (N,)
+    failure           ``probability`` (N,), ``contributions`` (N, S) that sum to 1
 
 An input may be text (``ModelInput.categories``) or come from the row's time (``card.CLOCK_INPUTS``).
 """

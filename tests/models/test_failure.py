@@ -1,5 +1,7 @@
 """The probability of failure: from histories, from labels, calibrated, and wary of columns that give it away."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -7,7 +9,7 @@ from numpy.typing import NDArray
 from wheeltapper.errors import DataError, SettingsError
 from wheeltapper_models import failure
 from wheeltapper_models.calibration import brier_score, calibration_error, fit_platt, sigmoid
-from wheeltapper_models.data import Table, table_of
+from wheeltapper_models.data import Table, read_table, table_of
 from wheeltapper_models.failure_features import (
     Layout,
     add_history_features,
@@ -197,3 +199,52 @@ def _features_of(layout: Layout, rows: NDArray[np.float32], columns: int) -> NDA
         values, states_ = session.outputs(row[None], states_)
         found.append(values["features"][0])
     return np.array(found)
+
+
+def test_the_columns_behind_a_failure_are_named(machine: Trained) -> None:
+    table = labelled(seed=4)
+
+    found = score_table(Session(machine.card, machine.model), table)
+
+    assert np.allclose(found.contributions.sum(axis=1), 1.0, atol=1e-5)
+    shares = found.contributions[found.anomaly == 1].mean(axis=0)
+    assert shares[:2].sum() > 0.95 and shares[:2].min() > 0.2  # torque and speed, not the grade
+
+
+def test_the_sensors_of_a_unit_that_nears_its_end_are_named() -> None:
+    table = fleet(24)
+    noisy = table_of(
+        {
+            "cycle": [time // 1000 for time in ([] if table.time_ms is None else table.time_ms.tolist())],
+            **{name: table.column(name).tolist() for name in ("unit", "T")},
+            "noise": np.random.default_rng(1).normal(size=len(table)).tolist(),
+        },
+        time_column="cycle",
+    )
+    trained = failure.fit([noisy], HISTORY)
+
+    found = score_table(Session(trained.card, trained.model), noisy)
+
+    shares = dict(zip(trained.card.sensors, found.contributions[found.score > 0.8].mean(axis=0).tolist(), strict=True))
+    assert shares["T"] > 0.9
+
+
+def test_the_causes_of_milling_failures_are_named(shared: Path) -> None:
+    table = read_table(shared / "data" / "ai4i" / "ai4i2020-first-7000.csv")
+    causes = {
+        "TWF": {"Tool wear"},
+        "HDF": {"Air temperature", "Process temperature", "Rotational speed"},
+        "PWF": {"Torque", "Rotational speed"},
+        "OSF": {"Tool wear", "Torque"},
+    }
+    sensors = table.without(["UDI", "Product ID", "RNF", *causes])
+    trained = failure.fit([sensors.rows(0, 4_000)], Options(target="Machine failure"))
+
+    found = score_table(Session(trained.card, trained.model), sensors).since(4_000)
+
+    right = []
+    for mode, names in causes.items():
+        alarmed = (table.column(mode)[found.rows] > 0) & (found.anomaly == 1)
+        right += [trained.card.sensors[place] in names for place in found.contributions[alarmed].argmax(axis=1)]
+    assert len(right) > 50
+    assert np.mean(right) > 0.9
