@@ -28,7 +28,7 @@ from wheeltapper.transport.settings import BrokerSettings, open_transport
 from wheeltapper_cloud.actions import Router
 from wheeltapper_cloud.deploy import Deployer
 from wheeltapper_cloud.evaluations import EvaluationLog
-from wheeltapper_cloud.guard import Guard
+from wheeltapper_cloud.guard import Guard, is_loopback
 from wheeltapper_cloud.ingest import Ingest
 from wheeltapper_cloud.iotevents import handlers
 from wheeltapper_cloud.iotevents_account import Account
@@ -236,6 +236,8 @@ def _check_tls(settings: CloudSettings) -> None:
     if (certificate is None) != (key is None):
         raise SettingsError("server: certificate and private_key go together; give both or neither")
     if certificate is None:
+        if not is_loopback(settings.server.host):
+            log.warning("%s: HTTP only: signed calls can be read on the way; give --certificate", settings.server.host)
         return
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)

@@ -141,6 +141,8 @@ def _ask(options: argparse.Namespace) -> int:
     template = options.topic or options.template
     if "{thing}" in template and not options.thing:
         raise SettingsError(f"--thing: the topic {template} needs one")
+    if not options.timeout > 0:
+        raise SettingsError(f"--timeout {options.timeout:g}: must be more than 0 seconds")
     try:
         payload = msgspec.json.decode(options.payload, type=dict[str, Any])
     except msgspec.DecodeError as error:

@@ -164,6 +164,15 @@ def test_another_address_than_loopback_without_keys_is_refused_in_one_line(tmp_p
     )
 
 
+def test_off_loopback_without_https_the_log_says_what_that_means(tmp_path, capsys):
+    KeyStore(tmp_path, ManualClock()).create()
+
+    with logging_kept():  # nobody has this address, so nothing comes to listen
+        assert main(["cloud", "serve", "--host", "192.0.2.1", "--port", "0", "--data-dir", str(tmp_path)]) == 2
+
+    assert "HTTP only" in capsys.readouterr().err
+
+
 def test_a_folder_that_cannot_hold_keys_is_said_in_one_line(tmp_path, capsys):
     (tmp_path / "file").touch()
 

@@ -102,8 +102,10 @@ def test_the_command_asks_over_a_real_broker_and_prints_json(
         ((), "--thing"),
         (("--thing", "m", "--payload", "[1]"), "not a JSON object"),
         (("--thing", "a/b"), "must be 1 to 128"),
+        (("--thing", "m", "--timeout", "0"), "--timeout 0"),
+        (("--thing", "m", "--timeout", "nan"), "--timeout nan"),
     ],
-    ids=["no thing", "no object", "no name"],
+    ids=["no thing", "no object", "no name", "no time", "no number"],
 )
 def test_wrong_arguments_are_one_line(
     arguments: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
