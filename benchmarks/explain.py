@@ -7,8 +7,8 @@ anomalous rows, is one that the fault touches. Then the same for single sensors 
 
     python benchmarks/explain.py --runs 200
 
-Last, a failure model: AI4I's milling machines, taught the first 4,000 rows; of the failures in the other 3,000 that it raises,
-whether the column with the largest share is one by which the data's authors define that cause. Skipped without the data.
+Last, a failure model: AI4I's milling machines, taught the first 4,000 rows. Of the failures in the other 3,000 that it
+raises, counted is whether the column with the largest share is one by which the data's authors define that cause.
 """
 
 import argparse
