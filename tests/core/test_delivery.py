@@ -149,6 +149,47 @@ def test_an_executor_that_answers_twice_is_heard_once(tmp_path):
     assert judge.notes[-1] == ("sns-1", "parked", 3, "first")
 
 
+def test_what_is_delivered_while_more_is_fetched_is_not_delivered_again(tmp_path):
+    class Late(Scripted):
+        """Answers when it is told to."""
+
+        def __init__(self):
+            super().__init__(None)
+            self.open = []
+
+        def execute(self, wanted, settled):
+            self.seen.append(wanted.id)
+            self.open.append(settled)
+
+        def answer(self):
+            while self.open:
+                self.open.pop()(Result("delivered"))
+
+    class Slow(Judged):
+        """Reads, and while it reads the executor answers."""
+
+        def pending_actions(self, after=(0, ""), limit=1000):
+            found = super().pending_actions(after, limit)
+            executor.answer()
+            return found
+
+    bench, executor, judge = Bench(tmp_path), Late(), Slow()
+    judge.waiting = [action(number) for number in range(1, 9)]
+    delivery = Delivery(lambda _: executor, bench.clock, DeliverySettings(memory=4))
+    delivery.attach(judge)
+    delivery.take(judge.waiting)
+    delivery.run_due()
+    executor.open.pop()(Result("delivered"))
+    executor.open.pop()(Result("delivered"))
+
+    for _ in range(10):
+        delivery.run_due()
+        executor.answer()
+
+    assert sorted(executor.seen) == sorted({*executor.seen})
+    assert len(executor.seen) == 8
+
+
 def test_an_operator_may_have_thousands_of_attempts_made(tmp_path):
     bench, judge = Bench(tmp_path), Judged()
     settings = DeliverySettings(attempts=1500, first_delay_s=0.0)

@@ -12,7 +12,7 @@ import logging
 import random
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Annotated, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -135,6 +135,8 @@ class Delivery:
         # News and actions have room of their own: news that waits for a broker must keep no alarm's e-mail back.
         self._count = {True: 0, False: 0}
         self._left_out: set[bool] = set()
+        # What was finished while more was being fetched, which the fetched rows still show as pending.
+        self._finished: set[str] | None = None
         self._earlier: dict[str, int] | None = None
         self._recalling = threading.Lock()
         self._lanes: dict[Executor, _Lane] = {}
@@ -165,7 +167,10 @@ class Delivery:
 
     def take(self, actions: Iterable[Action]) -> None:
         """New actions, from the judge's thread; never blocks."""
-        blocking = [held for held in self._remember(actions) if not self._try_at_once(held)]
+        self._begin(self._remember(actions))
+
+    def _begin(self, fresh: Iterable[_Held]) -> None:
+        blocking = [held for held in fresh if not self._try_at_once(held)]
         if blocking:
             self._schedule(blocking, self._clock.monotonic())
 
@@ -184,7 +189,7 @@ class Delivery:
         """Actions in memory that are not settled."""
         return len(self._held)
 
-    def _remember(self, actions: Iterable[Action]) -> list[_Held]:
+    def _remember(self, actions: Iterable[Action], finished: Container[str] = ()) -> list[_Held]:
         """Those that are new and find room; under one lock for all, for which the broker's thread waits to settle others."""
         fresh: list[_Held] = []
         all_held, count, room = self._held, self._count, self._settings.memory
@@ -192,7 +197,7 @@ class Delivery:
             if self._stop:
                 return fresh
             for action in actions:
-                if action.id in all_held:
+                if action.id in all_held or action.id in finished:
                     continue
                 news = action.type == "publish"
                 if count[news] >= room:
@@ -207,6 +212,8 @@ class Delivery:
         with self._wake:
             del self._held[held.action.id]
             self._count[held.news] -= 1
+            if self._finished is not None:
+                self._finished.add(held.action.id)
 
     def _schedule(self, waiting: Iterable[_Held], at: float) -> None:
         with self._wake:
@@ -381,15 +388,24 @@ class Delivery:
         """Fetch what was left on disk for want of memory."""
         with self._wake:
             kinds = {kind for kind in self._left_out if self._count[kind] <= self._settings.memory // 2}
-            if not kinds or self._judge is None:
+            if not kinds or self._judge is None or self._finished is not None:
                 return
             self._left_out -= kinds
-        after = (0, "")
+            finished: set[str] = set()
+            self._finished = finished
         try:
-            while not kinds <= self._left_out and (pending := self._judge.pending_actions(after)):
-                self.take(action for action in pending if (action.type == "publish") in kinds)
-                after = (pending[-1].time_ms, pending[-1].id)
+            self._fetch(self._judge, kinds, finished)
         except BaseException:
             with self._wake:
                 self._left_out |= kinds
             raise
+        finally:
+            with self._wake:
+                self._finished = None
+
+    def _fetch(self, judge: Judge, kinds: set[bool], finished: Container[str]) -> None:
+        after = (0, "")
+        while not kinds <= self._left_out and (pending := judge.pending_actions(after)):
+            wanted = [action for action in pending if (action.type == "publish") in kinds]
+            self._begin(self._remember(wanted, finished))
+            after = (pending[-1].time_ms, pending[-1].id)
