@@ -25,12 +25,18 @@ from wheeltapper_models.component import VERSION, artifact_uris, model_recipe, w
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-# This folder's neighbours hold the components; above them lies the checkout.
+# In a checkout this folder's neighbours hold the components; above them lies the checkout.
 ROOM = Path(__file__).resolve().parents[1]
 INFERENCE, DETECTOR, MODEL = "inference", "detector", "model"
 _FILES = ("main.py", "install.sh")
 _WHEELS = "wheels.zip"
 Recipe = dict[str, Any]
+
+
+def room_of_checkout() -> Path:
+    """The folder of the components: beside this package, or where the command is run in a checkout that it is not from."""
+    rooms = (ROOM, Path.cwd() / "components", Path.cwd().parent)
+    return next((room for room in rooms if (room / INFERENCE / "recipe.json").exists()), ROOM)
 
 
 class Built(NamedTuple):
@@ -58,6 +64,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         parts: which of ``inference``, ``detector`` and ``model``.
         key: signs the manifests of models that have none.
         wheels: take wheels from here and ask no index.
+        room: the folder of the components in a checkout.
     """
 
     device: Device
@@ -68,7 +75,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     parts: Sequence[str] = (INFERENCE, DETECTOR, MODEL)
     key: "Ed25519PrivateKey | None" = None
     wheels: Path | None = None
-    room: Path = ROOM
+    room: Path = msgspec.field(default_factory=room_of_checkout)
 
 
 def build(plan: Plan, out: Path) -> list[Built]:
@@ -128,7 +135,7 @@ def _template(plan: Plan, part: str) -> Recipe:
         recipe: Recipe = json.loads(path.read_text())
     except OSError as error:
         raise SettingsError(
-            f"{path}: cannot be read: {error.strerror}; build from a checkout of wheeltapper"
+            f"{path}: cannot be read: {error.strerror}; run this in a checkout of wheeltapper"
         ) from error
     return recipe
 

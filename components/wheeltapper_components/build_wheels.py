@@ -74,7 +74,7 @@ def gather(checkout: Path, device: Device, folder: Path, given: Path | None = No
         locked = lock.read_text()
     except OSError as error:
         raise SettingsError(
-            f"{lock}: cannot be read: {error.strerror}; build from a checkout of wheeltapper"
+            f"{lock}: cannot be read: {error.strerror}; run this in a checkout of wheeltapper"
         ) from error
     source = [] if given is None else ["--no-index", "--find-links", str(given.absolute())]
     for version in device.pythons:

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wheeltapper_models.card import Card
+from wheeltapper_models.pace import pace_of
 from wheeltapper_models.ranges import ranges_of
 from wheeltapper_models.score import Scores
 
@@ -32,6 +33,10 @@ def show_card(card: Card) -> None:
         ("trained on", f"{card.training.rows} rows {card.training.start} … {card.training.end}".rstrip(" …")),
         ("file", f"{card.size_bytes} bytes, opset {card.opset}, IR {card.ir_version}, sha256 {card.sha256[:12]}…"),
     ]
+    pace = pace_of(card)
+    if pace is not None:
+        of = ", the mean of what came since the last" if pace.mean else ""
+        facts.append(("pace", f"a row every {pace.period_ms / 1000:g} s{of}"))
     if card.limit is not None:
         facts.append(("limit", f"{card.limit:.4g}: {card.limit_rule}"))
     facts += [(name.replace("_", " "), f"{value:g}") for name, value in card.scores.items()]

@@ -228,3 +228,18 @@ def test_the_recipe_of_models_that_is_shown_is_the_one_that_is_built() -> None:
     uris = [artifact["Uri"] for artifact in shown["Manifests"][0]["Artifacts"]]
 
     assert model_recipe(shown["ComponentName"], shown["ComponentVersion"], uris) == shown
+
+
+def test_an_installation_that_is_no_checkout_builds_from_the_one_it_is_run_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "checkout" / "components" / "inference").mkdir(parents=True)
+    (tmp_path / "checkout" / "components" / "inference" / "recipe.json").write_text("{}")
+    monkeypatch.setattr(build_module, "ROOM", tmp_path / "site-packages")
+
+    found = []
+    for folder in ("checkout", "checkout/components/inference"):
+        monkeypatch.chdir(tmp_path / folder)
+        found.append(build_module.room_of_checkout())
+
+    assert found == [tmp_path / "checkout" / "components"] * 2
