@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 # So long may removals wait for company, to share a flush of the disk; a crash before that sends again what was acknowledged.
 _LINGER_S = 0.1
 
+# The log of changes is worked in after so many pages, so that on a small or filling disk it does not take the room itself.
+_LOG_PAGES = 256
+
 Done = Callable[[UnavailableError | None], None]
 
 _SCHEMA = """
@@ -124,6 +127,7 @@ class Outbox:
     def _open(self, flush: bool) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=30.0)
         connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
         connection.execute(f"PRAGMA synchronous={'FULL' if flush else 'NORMAL'}")
         return connection
 
