@@ -96,6 +96,9 @@ def build(plan: Plan, out: Path) -> list[Built]:
     for name in names:
         if names.count(name) > 1:
             raise SettingsError(f"{name}: two models have this name; train one of them with another --name")
+    if MODEL in plan.parts:
+        for source in plan.models:
+            source.component_version()  # refused before wheels are fetched
     recipes = {part: _template(plan, part) for part in plan.parts if part != MODEL}
     known = {str(recipe["ComponentName"]) for recipe in recipes.values()}
     if unknown := set(plan.configuration) - known:

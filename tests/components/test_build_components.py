@@ -243,3 +243,11 @@ def test_an_installation_that_is_no_checkout_builds_from_the_one_it_is_run_in(
         found.append(build_module.room_of_checkout())
 
     assert found == [tmp_path / "checkout" / "components"] * 2
+
+
+def test_a_model_without_a_components_version_is_refused_before_wheels_are_fetched(tmp_path: Path) -> None:
+    model = write_small_model(tmp_path / "model", "0f3a9c")
+    plan = Plan(device=Device(("3.11",), "x86_64"), models=[ModelSource(model)], wheels=tmp_path / "nowhere")
+
+    with pytest.raises(SettingsError, match=r"give one with --model-version 1\.0\.0"):
+        build(plan, tmp_path / "out")
