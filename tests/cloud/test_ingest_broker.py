@@ -4,16 +4,15 @@ import json
 import os
 import subprocess
 import sys
-import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks.cloud_crash import model, own_port
-from tests.loopback import wait_for_port
+from tests.loopback import wait_for_port, wait_until
 from wheeltapper.certs import Authority
 from wheeltapper.clock import SystemClock
 from wheeltapper.transport import Transport
@@ -23,13 +22,6 @@ from wheeltapper_cloud.serve import Companion
 from wheeltapper_cloud.settings import CloudSettings, InputSettings
 
 KEYS = ("a", "b", "c")
-
-
-def wait_until(holds: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not (held := holds()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert held
 
 
 class Broker:

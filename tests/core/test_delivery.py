@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from tests.core.judging import Bench
+from tests.loopback import wait_until
 from wheeltapper.clock import SystemClock
 from wheeltapper.errors import MessageError, UnavailableError
 from wheeltapper.judge import Action
@@ -55,15 +56,6 @@ class Judged:
 
     def attempts(self):
         return {}
-
-
-def wait_until(condition):
-    event = threading.Event()
-    for _ in range(1500):
-        if condition():
-            return
-        event.wait(0.01)
-    raise AssertionError("did not come about")
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 """A transport that starts without its broker: it comes up when the broker does, with all that was subscribed."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
+from tests.loopback import wait_until
 from wheeltapper.clock import ManualClock
 from wheeltapper.errors import SettingsError
 from wheeltapper.transport import Delivery
@@ -31,13 +31,6 @@ def patient(broker: MemoryBroker) -> Iterator[PatientTransport]:
     transport = PatientTransport(broker.transport, SlowClock())
     yield transport
     transport.close()
-
-
-def wait_until(held: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not held():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.002)
 
 
 def test_it_starts_while_the_broker_is_away_and_connects_when_it_comes(

@@ -4,13 +4,13 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from paho.mqtt import publish
 
-from tests.loopback import free_port, wait_for_port
+from tests.loopback import free_port, wait_for_port, wait_until
 from wheeltapper.certs import Authority
 from wheeltapper.clock import SystemClock
 from wheeltapper.errors import SettingsError, UnavailableError
@@ -58,13 +58,6 @@ def broker(mosquitto_path: str, tmp_path: Path) -> Iterator[Broker]:
     running.start()
     yield running
     running.stop()
-
-
-def wait_until(holds: Callable[[], bool], timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not holds() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert holds()
 
 
 def opened(port: int, client: str, client_id: str) -> Transport:
