@@ -244,7 +244,7 @@ class Journal:
 
 def open_reader(path: Path) -> sqlite3.Connection:
     """A connection that sees what is committed and cannot write, also beside a running writer."""
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=_BUSY_S)
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=_BUSY_S)
     connection.execute("PRAGMA query_only=1")
     return connection
 

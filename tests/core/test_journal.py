@@ -163,3 +163,11 @@ def test_a_row_that_finds_no_room_leaves_the_position_as_it_was(tmp_path):
 
     append(journal, 1)
     assert [row.position for row in journal.rows()] == [1, 2]
+
+
+def test_any_folder_will_do(tmp_path):
+    folder = tmp_path / "50% of it? #1 ä"
+    journal = Journal(folder / "j.db")
+    append(journal, 3)
+
+    assert len(list(journal.rows())) == 3
