@@ -22,6 +22,7 @@ FOLLOW = 0.1  # share of a reading's distance from what was due by which the nex
 CALM = 0.65  # how soon a tolerance that one long step widened is forgotten, a reading
 MOST_STRAIN = 8  # net slow steps until a machine counts as too slow, and steps in time until it no longer does
 LARGEST = 1e30  # beyond, a float32 model overflows: such a value is taken for missing
+BITS = 62  # for sensors; of more, every 62nd shares one, and counts as speaking when one of them does
 MOST_MESSAGES = 64  # different sets of sensors in one message that are told apart
 
 
@@ -131,7 +132,7 @@ class Beat:
 
         Args:
             time_ms: when it was taken.
-            spoke: one bit per sensor that it has a value of.
+            spoke: the bits of the sensors that it has a value of, of ``BITS``.
         """
         state, period = self.state, self.pace.period_ms
         if state is None:

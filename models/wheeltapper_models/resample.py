@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wheeltapper.delimited import MISSING
 from wheeltapper.errors import DataError
 from wheeltapper_models.data import Floats, Table, forward_fill
-from wheeltapper_models.pace import Beat, Pace
+from wheeltapper_models.pace import BITS, Beat, Pace
 from wheeltapper_models.times import iso_of
 
 Ints = NDArray[np.int64]
@@ -48,7 +48,8 @@ def lay(times_ms: Ints, present: NDArray[np.bool_], pace: Pace) -> Laid:
         times_ms: shape (T,).
         present: which sensors have a value, shape (T, S).
     """
-    spoke = [int.from_bytes(bits.tobytes(), "big") for bits in np.packbits(present, axis=1)]
+    shared = np.stack([present[:, bit::BITS].any(axis=1) for bit in range(max(1, min(BITS, present.shape[1])))], axis=1)
+    spoke = [int.from_bytes(bits.tobytes(), "big") for bits in np.packbits(shared, axis=1)]
     row_of = np.full(len(times_ms), NOWHERE, dtype=np.int64)
     places: list[int] = []
     starts: list[int] = []

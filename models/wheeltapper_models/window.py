@@ -5,13 +5,15 @@ When a row is complete is for ``pace.Beat`` to say; here its values are gathered
 """
 
 from collections.abc import Mapping
+from functools import reduce
+from operator import or_
 from typing import Any, NamedTuple
 
 import msgspec
 
 from wheeltapper.errors import ModelError
 from wheeltapper_models.card import CLOCK_INPUTS, Card
-from wheeltapper_models.pace import LARGEST, Beat, BeatState, Pace, Taken
+from wheeltapper_models.pace import BITS, LARGEST, Beat, BeatState, Pace, Taken
 
 MOST_TEXTS = 64  # strings beside the sensors' values that a row keeps
 _encode = msgspec.msgpack.Encoder().encode
@@ -56,7 +58,8 @@ class Window:
     def __init__(self, card: Card, pace: Pace) -> None:
         self.pace = pace
         self._beat = Beat(pace)
-        self._bits = {item.name: 1 << place for place, item in enumerate(card.inputs) if item.name not in CLOCK_INPUTS}
+        sensors = [item.name for item in card.inputs if item.name not in CLOCK_INPUTS]
+        self._bits = {name: 1 << place % BITS for place, name in enumerate(sensors)}
         self._categories = {item.name: frozenset(item.categories) for item in card.inputs if item.categories}
         self._gathered = _Gathered()
 
@@ -68,7 +71,7 @@ class Window:
     def add(self, time_ms: int, values: Values) -> Row:
         """Take a reading, none older than ten periods before the newest unless time itself was set back."""
         spoken = {name: value for name in self._bits if self._speaks(name, value := values.get(name))}
-        taken = self._beat.take(time_ms, sum(map(self._bits.__getitem__, spoken)))
+        taken = self._beat.take(time_ms, reduce(or_, map(self._bits.__getitem__, spoken), 0))
         if taken.fresh or taken.slow:
             self._gathered = _Gathered()
         if taken.late or taken.slow:

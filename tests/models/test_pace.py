@@ -154,6 +154,18 @@ def test_a_window_goes_on_after_a_restart_and_its_state_stays_small():
     assert len(state) < 500
 
 
+def test_a_machine_may_have_more_sensors_than_a_number_has_bits():
+    names = [f"s{place}" for place in range(150)]
+    card = msgspec.structs.replace(TWO, inputs=[ModelInput(name) for name in names])
+    machine, again = Window(card, Pace(1000)), Window(card, Pace(1000))
+
+    rows = fed(machine, *((START_MS + 500 * place, dict.fromkeys(names, 1.0)) for place in range(5)))
+    again.restore(machine.state())
+
+    assert rows_of(rows) == [True, False, True, False, True]
+    assert again.row_ms == START_MS + 2000
+
+
 def test_a_state_of_another_pace_is_left():
     other = window(Pace(500))
     fed(other, (START_MS, BOTH))
