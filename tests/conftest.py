@@ -17,6 +17,12 @@ def _absent(what: str) -> None:
     pytest.skip(f"{what} is absent")
 
 
+@pytest.fixture(autouse=True)
+def _nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands print as into a pipe: those who run tests side by side may name a width."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of specifications, conformance cases and data that lies beside the checkout."""
