@@ -60,7 +60,9 @@ class Window:
         self._beat = Beat(pace)
         sensors = [item.name for item in card.inputs if item.name not in CLOCK_INPUTS]
         self._bits = {name: 1 << place % BITS for place, name in enumerate(sensors)}
+        self._all = reduce(or_, self._bits.values(), 0)
         self._categories = {item.name: frozenset(item.categories) for item in card.inputs if item.categories}
+        self._numbers = tuple(name for name in sensors if name not in self._categories)
         self._gathered = _Gathered()
 
     @property
@@ -70,8 +72,9 @@ class Window:
 
     def add(self, time_ms: int, values: Values) -> Row:
         """Take a reading, none older than ten periods before the newest unless time itself was set back."""
-        spoken = {name: value for name in self._bits if self._speaks(name, value := values.get(name))}
-        taken = self._beat.take(time_ms, reduce(or_, map(self._bits.__getitem__, spoken), 0))
+        spoken = self._spoken(values)
+        whole = len(spoken) == len(self._bits)
+        taken = self._beat.take(time_ms, self._all if whole else reduce(or_, map(self._bits.__getitem__, spoken), 0))
         if taken.fresh or taken.slow:
             self._gathered = _Gathered()
         if taken.late or taken.slow:
@@ -85,10 +88,18 @@ class Window:
         self._gather(spoken, values)
         return Row(taken, self._complete(values), before)
 
-    def _speaks(self, name: str, value: Any) -> bool:
-        if name in self._categories:
-            return isinstance(value, str) and value in self._categories[name]
-        return isinstance(value, int | float) and -LARGEST < value < LARGEST
+    def _spoken(self, values: Values) -> dict[str, Any]:
+        """The values that count, by sensor."""
+        spoken: dict[str, Any] = {
+            name: value
+            for name in self._numbers
+            if isinstance(value := values.get(name), int | float) and -LARGEST < value < LARGEST
+        }
+        for name, known in self._categories.items():
+            word = values.get(name)
+            if isinstance(word, str) and word in known:
+                spoken[name] = word
+        return spoken
 
     def _gather(self, spoken: Values, values: Values) -> None:
         gathered = self._gathered
