@@ -24,7 +24,7 @@ def wait_for_port(port: int, timeout_s: float = 20.0) -> None:
     raise TimeoutError(f"nobody listens on port {port}")
 
 
-def wait_until(holds: Callable[[], bool], timeout_s: float = 60.0) -> None:
+def wait_until(holds: Callable[[], bool], timeout_s: float = 90.0) -> None:
     """Return when it holds."""
     deadline = time.monotonic() + timeout_s
     while not holds():

@@ -3,14 +3,13 @@
 import socketserver
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from tests.loopback import free_port, wait_for_port
+from tests.loopback import free_port, wait_for_port, wait_until
 from wheeltapper import inquiry
 from wheeltapper.outbox import Outbox, Put
 from wheeltapper.outbox_commands import read_refused
@@ -53,13 +52,6 @@ def broker() -> Iterator[HangingUp]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
-
-
-def wait_until(holds: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not holds() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert holds()
 
 
 def drained(folder: Path, port: int, client: Client, puts: list[Put], left: int = 0) -> Path:

@@ -11,8 +11,7 @@ import shutil
 import ssl
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import pytest
 import yaml
 
 from tests.journeys.dockerfile import ScratchRoot, chain, context_of, copies_of, exec_form, stages_of
-from tests.loopback import free_port, wait_for_port
+from tests.loopback import free_port, wait_for_port, wait_until
 from wheeltapper.certs import Authority
 from wheeltapper.cli import build_parser, main
 from wheeltapper.clock import ManualClock, SystemClock
@@ -350,13 +349,6 @@ def heard_by(transport: Transport, topic_filter: str) -> list[tuple[str, dict[st
     transport.subscribe(topic_filter, take)
     transport.start()
     return heard
-
-
-def wait_until(held: Callable[[], bool], timeout_s: float = 90.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not held():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def say(transport: Transport, topic: str) -> bool:
