@@ -2,7 +2,8 @@
 Readings brought to the pace of the model that judges them, thing by thing, and who does not fit it.
 
 When readings make a row is for ``wheeltapper_models.window`` to say, as it is for recordings. Only a reading's own time
-counts: those that carry none are judged one by one as they arrive, since a backlog would arrive all at once.
+counts: those that carry none are judged one by one as they arrive, since a backlog would arrive all at once. Where every
+reading is a row by default, it is told who keeps another pace than the model was taught.
 """
 
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ class Step(NamedTuple):
 
 
 class _Arrivals:
-    """How often readings without a time arrive, by the count of them in a number of periods."""
+    """How often readings come, by the count of them in a number of periods."""
 
     def __init__(self, time_ms: int) -> None:
         self.step_s = 0.0
@@ -66,10 +67,9 @@ class Pacing:
             timed: it says itself when it was taken.
         """
         pace = seat.pace
-        if pace is None or seat.slot is None:
-            return Step(Taken(True), reading.values)
-        if not timed:
-            self._count(seat, pace, reading)
+        if pace is None or seat.slot is None or not timed:
+            if seat.rhythm is not None:
+                self._count(seat, seat.rhythm, reading, told=pace is None)
             return Step(Taken(True), reading.values)
         row = self._window(reading.thing, seat.slot.card, pace).add(reading.time_ms, reading.values)
         before_ms = self._newest.get(reading.thing, reading.time_ms)
@@ -83,16 +83,24 @@ class Pacing:
             self._misfits.pop(reading.thing, None)
         return Step(row.taken, row.values, row.before)
 
-    def _count(self, seat: Seat, pace: Pace, reading: Reading) -> None:
+    def _count(self, seat: Seat, pace: Pace, reading: Reading, *, told: bool) -> None:
         thing = reading.thing
         arrivals = self._arrivals.setdefault(thing, _Arrivals(reading.time_ms))
-        if arrivals.take(reading.time_ms, pace):
-            self._misfits[thing] = (
-                f"{thing} is scored at the wrong pace: every {arrivals.step_s:.3g} s a reading arrives without time_ms, and "
-                f"{seat.label} judges one every {_span(pace.period_ms)}: let readings carry time_ms, or train at this pace"
-            )
-        else:
+        if not arrivals.take(reading.time_ms, pace):
             self._misfits.pop(thing, None)
+            return
+        span = _span(pace.period_ms)
+        if not told:
+            remedy = "let readings carry time_ms, or train at this pace"
+        elif arrivals.step_s * 1000 < pace.period_ms:
+            remedy = f'set period_s = "card" under [[models]] to judge one each {span}, or train at this pace'
+        else:
+            remedy = "send as often, or train at this pace"
+        comes = "comes" if told else "arrives without time_ms"
+        self._misfits[thing] = (
+            f"{thing} is scored at the wrong pace: every {arrivals.step_s:.3g} s a reading {comes}, and {seat.label} was "
+            f"taught one every {span}: {remedy}"
+        )
 
     def _window(self, thing: str, card: Card, pace: Pace) -> Window:
         known = self._windows.get(thing)

@@ -86,8 +86,9 @@ class ModelSettings(Section, frozen=True):
         version: the only version that may serve; empty for any. Say it to go back to one whose successor is still there.
         rollout: ``swap`` puts a new version to work once it is verified, ``shadow`` first runs it beside the old one.
         learn: a forest goes on learning, one for each thing; False serves its frozen form.
-        period_s: from a row to the next, where it is not the card's: such as that of a recording played faster than life;
-            0 makes a row of every reading, however they follow one another.
+        period_s: bring readings to a pace: so long from a row to the next, or ``card``, the pace that the model was taught.
+            Without it a model trained on resampled data has its readings resampled; for any other every reading is a row,
+            and health says where they come at another pace. 0 makes a row of every reading and says nothing.
     """
 
     things: list[str]
@@ -95,7 +96,7 @@ class ModelSettings(Section, frozen=True):
     version: str = ""
     rollout: Literal["swap", "shadow"] = "swap"
     learn: bool = True
-    period_s: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    period_s: Annotated[float, msgspec.Meta(ge=0)] | Literal["card"] | None = None
 
 
 class ShadowSettings(Section, frozen=True):

@@ -73,7 +73,7 @@ class Seat:
         self._memory = memory
         self._keep = keep
         self._learners = learners if settings.learn else 0
-        self._paced: tuple[Card, Pace | None] | None = None
+        self._paced: tuple[Card, tuple[Pace | None, Pace | None]] | None = None
 
     @property
     def label(self) -> str:
@@ -83,17 +83,32 @@ class Seat:
 
     @property
     def pace(self) -> Pace | None:
-        """The pace of the model that serves; None where every reading is a row."""
+        """The pace that readings are brought to; None where every reading is a row."""
+        return self._paces()[0]
+
+    @property
+    def rhythm(self) -> Pace | None:
+        """The pace that readings are expected to keep by themselves; None where nobody looks."""
+        return self._paces()[1]
+
+    def _paces(self) -> tuple[Pace | None, Pace | None]:
         slot = self.slot
         if slot is None:
-            return None
+            return None, None
         if self._paced is None or self._paced[0] is not slot.card:
-            self._paced = slot.card, self._pace_of(slot.card)
+            pace = self._pace_of(slot.card)
+            watched = pace is not None or self.settings.period_s is None
+            self._paced = slot.card, (pace, (pace or pace_of(slot.card)) if watched else None)
         return self._paced[1]
 
     def _pace_of(self, card: Card) -> Pace | None:
-        period_s = self.settings.period_s
-        return pace_of(card, None if period_s is None else round(period_s * 1000))
+        match self.settings.period_s:
+            case None:
+                return pace_of(card) if card.settings.get("rate") else None
+            case "card":
+                return pace_of(card)
+            case period_s:
+                return pace_of(card, round(period_s * 1000))
 
     def look(self) -> bool:
         """Find the best version and take it if it is another one; whether something changed."""

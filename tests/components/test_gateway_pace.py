@@ -20,7 +20,10 @@ def make(tmp_path: Path) -> Any:
     gateways: list[MemoryGateway] = []
 
     def make(folder: str = "one", model: dict[str, Any] | None = None, **settings: Any) -> MemoryGateway:
-        write_small_model(tmp_path / folder / "model", **({"period_ms": 1000} if model is None else model))
+        written = tmp_path / folder / "model"
+        write_small_model(written, **({"period_ms": 1000} if model is None else model))
+        if model is None:
+            settings.setdefault("models", [ModelSettings(things=["*"], folder=written, period_s="card")])
         gateways.append(MemoryGateway(tmp_path / folder, **settings))
         return gateways[-1]
 
@@ -211,9 +214,31 @@ def test_the_pace_may_be_set_and_nought_makes_a_row_of_every_reading(make: Make,
     assert every.inference.counts.scored == 40
 
 
+@pytest.mark.parametrize(
+    ("step_ms", "said"),
+    [
+        (100, 'a reading comes, and motor 1.0.0 was taught one every 1 s: set period_s = "card" under [[models]]'),
+        (5000, "a reading comes, and motor 1.0.0 was taught one every 1 s: send as often, or train"),
+    ],
+)
+def test_unless_asked_every_reading_is_a_row_and_health_says_where_the_pace_is_another(
+    make: Make, step_ms: int, said: str
+) -> None:
+    gateway = make("plain", {"period_ms": 1000})
+
+    for place in range(61_000 // min(step_ms, 1000)):
+        put(gateway, step_ms * place, TT01=50.0, TT02=1.0)
+    gateway.run()
+    health = health_of(gateway)
+
+    assert gateway.inference.counts.scored == 61_000 // min(step_ms, 1000)
+    assert health["status"] == "degraded"
+    assert said in health["detail"]
+
+
 def test_a_version_of_another_pace_starts_cold_at_its_own(make: Make, tmp_path: Path) -> None:
     write_small_model(tmp_path / "versions" / "1.0.0", period_ms=1000)
-    gateway = make(models=[ModelSettings(things=["*"], folder=tmp_path / "versions")])
+    gateway = make(models=[ModelSettings(things=["*"], folder=tmp_path / "versions", period_s="card")])
     for step in range(10):
         put(gateway, 1000 * step, TT01=50.0, TT02=1.0)
     gateway.run()
@@ -229,7 +254,7 @@ def test_a_version_of_another_pace_starts_cold_at_its_own(make: Make, tmp_path: 
 
 def test_a_candidate_of_another_pace_is_refused_a_trial(make: Make, tmp_path: Path) -> None:
     write_small_model(tmp_path / "versions" / "1.0.0", period_ms=1000)
-    models = [ModelSettings(things=["*"], folder=tmp_path / "versions", rollout="shadow")]
+    models = [ModelSettings(things=["*"], folder=tmp_path / "versions", rollout="shadow", period_s="card")]
     gateway = make(models=models)
 
     write_small_model(tmp_path / "versions" / "2.0.0", "2.0.0", period_ms=5000)
