@@ -355,7 +355,7 @@ def pace() -> None:
     found: dict[str, list[float]] = {}
     count = 3_000
     for _ in range(9):
-        for name, period_s, step_ms in (("each a row", 0.0, 1000), ("in pace", None, 1000), ("ten a row", None, 100)):
+        for name, period_s, step_ms in (("each a row", 0.0, 1000), ("in pace", 1.0, 1000), ("ten a row", 1.0, 100)):
             with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
                 models = [ModelSettings(things=["*"], folder=folder, period_s=period_s)]
                 gateway = MemoryGateway(Path(place), models=models, drift=DriftSettings(enabled=False))
