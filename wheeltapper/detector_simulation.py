@@ -159,7 +159,7 @@ def _print_table(simulation: Simulation, passes: Iterator[tuple[float, Outcome]]
         table.add_row(f"{seconds:.3f}", *_cells(outcome))
     console.print(table)
     finals: dict[str, int] = {}
-    for state in simulation.shard.detectors(simulation.name):
+    for state in simulation.shard.detectors(simulation.model):
         finals[state.state] = finals.get(state.state, 0) + 1
     where = ", ".join(f"{number} in {state}" for state, number in finals.items()) or "no detectors"
     console.print(f"{count} passes, {actions} actions; {where}")

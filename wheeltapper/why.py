@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from wheeltapper.detector.handle import handle_of
 from wheeltapper.detector.migrate import migrate_state
 from wheeltapper.detector.plan import AlarmPlan, Plan, key_text
 from wheeltapper.detector.runtime import Message, Outcome, Shard
@@ -146,7 +147,7 @@ class _Replay:
         for deployment in base.deployments:
             self._deploy(deployment)
         saved = connection.execute(
-            "SELECT position, state FROM detector WHERE model = ? AND key = ?", (self._record.model, self._record.key)
+            "SELECT position, state FROM detector WHERE model = ? AND key = ?", (self._record.handle, self._record.key)
         ).fetchone()
         if base.position < self._target and (saved is None or saved[0] <= base.position):
             self.position, self._engine_ms = base.position, base.engine_ms
@@ -180,7 +181,7 @@ class _Replay:
             self._note(row, self._shard.put(given, self._engine_ms / 1000, trace=row.now_ms >= self._since_ms))
 
     def _concerns(self, input_name: str, payload: dict[str, Any]) -> bool:
-        if self._plan is None or self._record.model not in self._shard.routing(input_name):
+        if self._plan is None or self._record.handle not in self._shard.routing(input_name):
             return False
         key = "" if self._plan.key is None else key_text(follow(payload, self._plan.key))
         return key == self._record.key
@@ -197,31 +198,31 @@ class _Replay:
                 self._advance(row, late=late)
             case rows.Deploy(deployment, migrating):
                 self._deploy(deployment, migrating=migrating)
-            case rows.Withdraw(name) if name == record.model:
-                self._shard.unload(name)
+            case rows.Withdraw() if command.handle == record.handle:
+                self._shard.unload(record.handle)
                 self._plan = None
-            case rows.Delete(targets) if (record.model, record.key) in [tuple(each) for each in targets]:
-                self._shard.delete_detector(record.model, record.key)
+            case rows.Delete(targets) if (record.handle, record.key) in [tuple(each) for each in targets]:
+                self._shard.delete_detector(record.handle, record.key)
             case rows.Update(updates):
                 for update in updates:
-                    if (update.model, update.key) == (record.model, record.key):
+                    if (update.model, update.key) == (record.handle, record.key):
                         with contextlib.suppress(DefinitionError):  # refused then as now
                             self._shard.update_detector(
                                 update.model, update.key, update.state, update.variables, update.timers, now
                             )
             case rows.Operate(operations):
                 for each in operations:
-                    if (each.model, each.key) == (record.model, record.key):
+                    if (handle_of("alarm", each.model), each.key) == (record.handle, record.key):
                         with contextlib.suppress(DefinitionError):
                             self._note(row, [self._shard.operate_alarm(
-                                each.model, each.key, each.operation, now, note=each.note, snooze_s=each.snooze_s or 0
+                                record.handle, each.key, each.operation, now, note=each.note, snooze_s=each.snooze_s or 0
                             )])  # fmt: skip
 
     def _deploy(self, deployment: Deployment, *, migrating: bool = False) -> None:
         record = self._record
-        if deployment.name != record.model:
+        if deployment.handle != record.handle:
             return
-        old, state = self._plan, self._shard.export(record.model, record.key)
+        old, state = self._plan, self._shard.export(record.handle, record.key)
         new = self._plan = self._shard.load(msgspec.json.decode(deployment.body), deployment.version)
         if migrating and old is not None and state is not None:
             self._shard.insert(migrate_state(state, old, new))

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from wheeltapper.detector.handle import Kind
 from wheeltapper.errors import WheeltapperError
 from wheeltapper.judge import ActionRecord, AlarmOperation, AlarmRecord, AlarmView, Deployment, Judge
 from wheeltapper_cloud.guard import Guard
@@ -30,6 +31,7 @@ _SHELVED = "SNOOZE_DISABLED"
 _OPERATIONS = {"ack": "acknowledge", "snooze": "snooze", "disable": "disable", "enable": "enable", "reset": "reset"}
 _REPLAYED = ("parked", "failed", "undelivered")
 _STATUSES = ("pending", "delivered", *_REPLAYED)
+_KINDS: tuple[Kind, ...] = ("detector", "alarm")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -139,8 +141,8 @@ class OperationsApi:
         """
         operation = _operation(asked)
         found = self._found(asked.path["id"])
-        of_model = self._judge.alarm(found.model, found.key) is not None
-        if of_model and (operation != "acknowledge" or _has_acknowledge_flow(self._deployed(found.model))):
+        of_model = found.kind == "alarm" and self._judge.alarm(found.model, found.key) is not None
+        if of_model and (operation != "acknowledge" or _has_acknowledge_flow(self._deployed(found.model, "alarm"))):
             self._operate_model(asked, found.model, found.key, operation)
         elif operation == "acknowledge":
             self._judge.acknowledge(found.id, by=asked.who, note=asked.note)
@@ -153,7 +155,7 @@ class OperationsApi:
 
     def operate_key(self, asked: Asked) -> Any:
         """An alarm of an alarm model, whether it has ever been raised or not."""
-        model, key = self._deployed(asked.path["model"]), asked.body.get("key", "")
+        model, key = self._deployed(asked.path["model"], "alarm", "detector"), asked.body.get("key", "")
         if model.kind != "alarm" or not isinstance(key, str):
             raise ServiceError("InvalidRequestException", f"{model.name} is a detector model: name an alarm by its id")
         self._operate_model(asked, model.name, key, _operation(asked))
@@ -185,7 +187,7 @@ class OperationsApi:
 
     def detectors(self, asked: Asked) -> Any:
         state, after = asked.query.get("state"), asked.query.get("after")
-        model = self._deployed(asked.path["model"])
+        model = self._deployed(asked.path["model"], *_kinds(asked))
         if model.kind == "alarm":
             return {"detectors": self._alarm_views(model.name, state, after, asked.limit)}
         return {"detectors": self._judge.detectors(model.name, state=state, after=after, limit=asked.limit)}
@@ -201,7 +203,7 @@ class OperationsApi:
         return found[:limit]
 
     def detector(self, asked: Asked) -> Any:
-        model, key = self._deployed(asked.path["model"]), asked.path["key"]
+        model, key = self._deployed(asked.path["model"], *_kinds(asked)), asked.path["key"]
         look = self._judge.alarm if model.kind == "alarm" else self._judge.detector
         found = (look(model.name, "") if key == "-" else None) or look(model.name, key)
         if found is None:
@@ -237,10 +239,12 @@ class OperationsApi:
             raise ServiceError("ResourceNotFoundException", f"alarm {alarm_id}: does not exist")
         return found
 
-    def _deployed(self, name: str) -> Deployment:
-        for found in self._judge.deployments():
-            if found.name == name:
-                return found
+    def _deployed(self, name: str, *kinds: Kind) -> Deployment:
+        """The model of a name: of the first of the kinds that there is."""
+        found = {each.kind: each for each in self._judge.deployments() if each.name == name}
+        for kind in kinds:
+            if kind in found:
+                return found[kind]
         raise ServiceError("ResourceNotFoundException", f"model {name}: is not in force")
 
     def _now(self, found: AlarmRecord) -> dict[str, Any]:
@@ -251,7 +255,7 @@ class OperationsApi:
         return {**content, "shelved_until_ms": None, "shelved_by": "", **self._shelving(found)}
 
     def _shelving(self, found: AlarmRecord) -> dict[str, Any]:
-        if found.cleared_ms is not None or found.state != _SHELVED:
+        if found.kind != "alarm" or found.cleared_ms is not None or found.state != _SHELVED:
             return {}
         view, act = self._judge.alarm(found.model, found.key), self._records.last_act("snooze", found.model, found.key)
         if view is None or view.customer_action is None or act is None:
@@ -303,6 +307,14 @@ def _operation(asked: Asked) -> Any:
     if operation is None:
         raise ServiceError("InvalidRequestException", f"operation must be one of {', '.join(_OPERATIONS)}")
     return operation
+
+
+def _kinds(asked: Asked) -> tuple[Kind, ...]:
+    """Which kinds of model are meant, the most likely one first."""
+    wanted = asked.query.get("kind", "")
+    if wanted not in ("", *_KINDS):
+        raise ServiceError("InvalidRequestException", f"kind must be one of {', '.join(_KINDS)}")
+    return tuple(kind for kind in _KINDS if wanted in ("", kind))
 
 
 def _key_of(model: Deployment) -> str:

@@ -61,6 +61,11 @@ def _register_detectors(detectors: Commands) -> None:
     detail.add_argument("model", help="the detector or alarm model")
     detail.add_argument("key", nargs="?", default="-", help="the detector's key; none for a model without keys")
     for parser in (listing, detail):
+        parser.add_argument(
+            "--kind",
+            choices=("detector", "alarm"),
+            help="of the model, where two share the name (default: the detector model)",
+        )
         add_common(parser)
 
 
@@ -96,7 +101,7 @@ def _list_detectors(options: argparse.Namespace) -> int:
     path = f"/wheeltapper/detectors/{quote(options.model, safe='')}"
     detectors: list[Row] = []
     while True:
-        query = {"limit": str(_PAGE), **({"state": options.state} if options.state else {})}
+        query = {"limit": str(_PAGE), **({"state": options.state} if options.state else {}), **_kind(options)}
         if detectors:
             query["after"] = detectors[-1]["key"]
         page = ask(options.server, "GET", f"{path}?{urlencode(query)}")["detectors"]
@@ -108,6 +113,10 @@ def _list_detectors(options: argparse.Namespace) -> int:
     return _show(options, silent_since(detectors, SystemClock().time_ms() - options.silent * 1000), _silent_table)
 
 
+def _kind(options: argparse.Namespace) -> dict[str, str]:
+    return {"kind": options.kind} if options.kind else {}
+
+
 def silent_since(detectors: list[Row], time_ms: int) -> list[Row]:
     """Those that nothing has touched since a time, the longest silent first."""
     return sorted(
@@ -117,7 +126,7 @@ def silent_since(detectors: list[Row], time_ms: int) -> list[Row]:
 
 def _show_detector(options: argparse.Namespace) -> int:
     path = f"/wheeltapper/detectors/{quote(options.model, safe='')}/{quote(options.key, safe='')}"
-    answer = ask(options.server, "GET", path)
+    answer = ask(options.server, "GET", f"{path}?{urlencode(_kind(options))}")
     if options.json:
         print(json.dumps(answer))
         return 0

@@ -31,6 +31,10 @@ _ACTS = {
 Alarm = dict[str, Any]
 
 
+class _UnknownError(DataError):
+    """No alarm that has ever been raised."""
+
+
 def register(alarms: Commands) -> None:
     """Add the commands to their group."""
     listing = alarms.otherwise(
@@ -176,13 +180,14 @@ def _view(alarms: list[Alarm], clock: Clock) -> Iterator[Any]:
 
 def _table(alarms: list[Alarm], clock: Clock, empty: str) -> Any:
     ids, now_ms = short_ids([each["id"] for each in alarms]), clock.time_ms()
+    twins = _twins(alarms)
     rows = [
         (
             ids[each["id"]],
             age((now_ms - each["raised_ms"]) / 1000),
             "" if each["severity"] is None else str(each["severity"]),
             _machine(each),
-            each["model"],
+            _model(each, twins),
             _state(each, now_ms),
             each["acknowledged_by"] or each["shelved_by"],
             _reason(each["alarm"]),
@@ -190,6 +195,16 @@ def _table(alarms: list[Alarm], clock: Clock, empty: str) -> Any:
         for each in alarms
     ]
     return table_of(("id", "age", "severity", "machine", "model", "state", "by", "why"), rows, empty)
+
+
+def _twins(alarms: list[Alarm]) -> set[str]:
+    """The names among the alarms that a detector model and an alarm model share."""
+    names = {(each["model"], each["kind"]) for each in alarms}
+    return {name for name, kind in names if kind == "alarm" and (name, "detector") in names}
+
+
+def _model(alarm: Alarm, twins: set[str]) -> str:
+    return f"{alarm['model']} ({alarm['kind']})" if alarm["model"] in twins else str(alarm["model"])
 
 
 def _machine(alarm: Alarm) -> str:
@@ -232,7 +247,8 @@ def _name(reference: str) -> str:
 
 def _explain(options: argparse.Namespace) -> int:
     alarm = _found(options.server, options.alarm)
-    before = [each for each in _of_machine(options.server, alarm["key"], alarm["model"]) if each["id"] != alarm["id"]]
+    past = _of_machine(options.server, alarm["key"], alarm["model"])
+    before = [each for each in past if each["id"] != alarm["id"] and each["kind"] == alarm["kind"]]
     if options.json:
         print(
             json.dumps(
@@ -316,7 +332,7 @@ def _act(options: argparse.Namespace) -> int:
         raise DataError("--as: say who acts")
     try:
         path = f"/wheeltapper/alarms/{quote(_found(options.server, options.alarm)['id'])}/{options.operation}"
-    except DataError:
+    except _UnknownError:
         model, slash, key = options.alarm.partition("/")
         if not slash:
             raise
@@ -350,7 +366,7 @@ def _found(server: str, wanted: str) -> Alarm:
             raise DataError(_ambiguous(wanted, found))
     if len(wanted) == 32:
         return ask(server, "GET", f"/wheeltapper/alarms/{quote(wanted, safe='')}")
-    raise DataError(f"alarm {wanted}: does not exist; wheeltapper alarms --all lists them")
+    raise _UnknownError(f"alarm {wanted}: does not exist; wheeltapper alarms --all lists them")
 
 
 def _names(alarm: Alarm) -> tuple[str, ...]:
@@ -363,5 +379,5 @@ def _abbreviates(wanted: str, alarm: Alarm) -> bool:
 
 def _ambiguous(wanted: str, found: list[Alarm]) -> str:
     ids = short_ids([each["id"] for each in found])
-    choice = ", ".join(f"{ids[each['id']]} ({each['model']}/{each['key']})" for each in found[:5])
+    choice = ", ".join(f"{ids[each['id']]} ({each['kind']} {each['model']}/{each['key']})" for each in found[:5])
     return f"alarm {wanted}: {len(found)} are meant: {choice}{' …' if len(found) > 5 else ''}; say which"

@@ -12,14 +12,15 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from wheeltapper.detector.handle import handle_of
 from wheeltapper.errors import UnavailableError
 from wheeltapper.journal import open_reader
 from wheeltapper.judge import AlarmRecord, AuditRecord, Judge
 from wheeltapper.judge.host import DATABASE
+from wheeltapper.judge.ledger import ALARM_COLUMNS, alarm_record
 
 T = TypeVar("T")
 
-_COLUMNS = AlarmRecord.__struct_fields__
 _ACT = AuditRecord.__struct_fields__
 
 
@@ -57,11 +58,14 @@ class Records:
 
         Args:
             machine: a detector's key, or the thing that its alarms name.
-            model: of this model only; of every model where it is empty.
+            model: of models of this name only; of every model where it is empty.
             limit: how many at the most.
         """
         thing = "json_extract(CAST(body AS TEXT), '$.thing')"
-        return self._alarms(f"(key = ? OR {thing} = ?) AND ? IN ('', model)", (machine, machine, model), limit)
+        handles = (handle_of("detector", model), handle_of("alarm", model))
+        return self._alarms(
+            f"(key = ? OR {thing} = ?) AND (? = '' OR model IN (?, ?))", (machine, machine, model, *handles), limit
+        )
 
     def last_act(self, what: str, model: str, key: str) -> AuditRecord | None:
         """The newest record of somebody's doing this to one detector or alarm."""
@@ -82,9 +86,9 @@ class Records:
 
     def _alarms(self, condition: str, arguments: tuple[Any, ...], limit: int) -> list[AlarmRecord]:
         self._judge.raised_alarms(limit=1)  # has what the judge still holds in memory written first
-        sql = f"SELECT {', '.join(_COLUMNS)} FROM alarm WHERE {condition} ORDER BY raised_ms DESC, id LIMIT ?"  # noqa: S608
+        sql = f"SELECT {ALARM_COLUMNS} FROM alarm WHERE {condition} ORDER BY raised_ms DESC, id LIMIT ?"  # noqa: S608
         rows = self._read(lambda connection: connection.execute(sql, (*arguments, limit)).fetchall())
-        return [_alarm(row) for row in rows]
+        return [alarm_record(row) for row in rows]
 
     def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -111,9 +115,3 @@ def _counted(connection: sqlite3.Connection) -> Counts:
         undelivered=statuses.get("undelivered", 0),
         oldest_pending_ms=oldest,
     )
-
-
-def _alarm(row: tuple[Any, ...]) -> AlarmRecord:
-    values = dict(zip(_COLUMNS, row, strict=True))
-    values["body"] = msgspec.Raw(values["body"])
-    return AlarmRecord(**values)

@@ -18,13 +18,13 @@ from typing import Any
 import msgspec
 
 from wheeltapper.clock import Clock
+from wheeltapper.detector.handle import Kind
 from wheeltapper.detector.readers import Definitions, read_text
 from wheeltapper.errors import DefinitionError, MessageError, SettingsError, UnavailableError
 from wheeltapper.judge import Action, Deployment, Judge, JudgeSettings, Message, Refusal
 from wheeltapper.judge.delivery import Delivery as ActionDelivery
 from wheeltapper.judge.delivery import Executor, Result, Settled
 from wheeltapper.judge.executors import InputExecutor
-from wheeltapper.judge.types import Kind
 from wheeltapper.messages import ActionReport, encode
 from wheeltapper.outbox import Put
 from wheeltapper.topics import filter_of, thing_of, topic_of
@@ -142,11 +142,11 @@ class Detectors:
                 attributes[body["inputName"]] = paths
         self.judge.declare_inputs(attributes)
         wanted = [one for definitions in found for one in deployments_of(definitions)]
-        present = {one.name: one for one in self.judge.deployments()}
-        for name in present.keys() - {one.name for one in wanted}:
-            self.judge.withdraw(name, kind=present[name].kind)
+        present = {(one.kind, one.name): one.version for one in self.judge.deployments()}
+        for kind, name in present.keys() - {(one.kind, one.name) for one in wanted}:
+            self.judge.withdraw(name, kind=kind)
         for one in wanted:
-            if one.name not in present or present[one.name].version != one.version:
+            if present.get((one.kind, one.name)) != one.version:
                 self._put_in_force(one)
 
     def _put_in_force(self, deployment: Deployment) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.core.judging import ALARM, MODEL, START_MS, Bench, deployment
+from tests.core.judging import MODEL, START_MS, Bench, deployment
 from wheeltapper.clock import SystemClock
 from wheeltapper.errors import DefinitionError, UnavailableError
 from wheeltapper.judge import AlarmOperation, DetectorUpdate, Judge, JudgeSettings, Message
@@ -386,13 +386,6 @@ def test_many_threads_are_answered_when_their_message_is_applied(tmp_path):
     judge.close()
     with pytest.raises(UnavailableError):
         judge.put([Message("Reading", b"{}")])
-
-
-def test_a_name_in_force_as_the_other_kind_is_refused(tmp_path):
-    bench = Bench(tmp_path).with_models()
-
-    with pytest.raises(DefinitionError, match="another name"):
-        bench.judge.deploy(deployment({**ALARM, "alarmModelName": "Motor"}))
 
 
 def test_migrated_detectors_keep_their_state_across_a_crash(tmp_path):

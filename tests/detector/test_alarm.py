@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from tests.detector.bodies import alarm_model, message
+from wheeltapper.detector.handle import handle_of
 from wheeltapper.detector.runtime import Outcome, Shard
 from wheeltapper.detector.state import AlarmState
 from wheeltapper.errors import DefinitionError
 
+AM = handle_of("alarm", "am")
 BREACH, NORMAL_VALUE = 80, 60
 FLOW_OFF = {"acknowledgeFlow": {"enabled": False}, "initializationConfiguration": {"disabledOnInitialization": False}}
 
@@ -30,7 +32,7 @@ def drive(shard: Shard, steps: list[Any], now: float = 0.0) -> Outcome | None:
     for step in steps:
         now += 1.0
         if isinstance(step, str):
-            outcome = shard.operate_alarm("am", "k", step, now, snooze_s=600)
+            outcome = shard.operate_alarm(AM, "k", step, now, snooze_s=600)
         else:
             outcomes = shard.put(message(v=step), now)
             outcome = outcomes[-1] if outcomes else None
@@ -38,7 +40,7 @@ def drive(shard: Shard, steps: list[Any], now: float = 0.0) -> Outcome | None:
 
 
 def state_of(shard: Shard) -> str:
-    exported = shard.export("am", "k")
+    exported = shard.export(AM, "k")
     assert isinstance(exported, AlarmState)
     return exported.state
 
@@ -113,7 +115,7 @@ def test_a_snooze_ends_by_itself_and_the_next_message_is_judged(shard: Shard) ->
     assert shard.next_timer() == 602.0
     assert shard.advance(601.9) == []
     (ended,) = shard.advance(602.0)
-    exported = shard.export("am", "k")
+    exported = shard.export(AM, "k")
     assert (ended.from_state, ended.state, ended.event) == ("SNOOZE_DISABLED", "NORMAL", "SNOOZE_TIMEOUT")
     assert isinstance(exported, AlarmState) and exported.system_event == "SNOOZE_TIMEOUT"
     drive(shard, [BREACH], now=700.0)
@@ -122,12 +124,12 @@ def test_a_snooze_ends_by_itself_and_the_next_message_is_judged(shard: Shard) ->
 
 def test_what_brought_a_state_is_forgotten_with_the_state(shard: Shard) -> None:
     def brought() -> tuple[str, str, int, str]:
-        exported = shard.export("am", "k")
+        exported = shard.export(AM, "k")
         assert isinstance(exported, AlarmState)
         return exported.operation, exported.note, exported.snooze_s, exported.system_event
 
     drive(shard, [BREACH])
-    shard.operate_alarm("am", "k", "snooze", 10.0, note="at lunch", snooze_s=60)
+    shard.operate_alarm(AM, "k", "snooze", 10.0, note="at lunch", snooze_s=60)
     snoozed = brought()
     shard.advance(100.0)
     awake = brought()
@@ -140,8 +142,8 @@ def test_what_brought_a_state_is_forgotten_with_the_state(shard: Shard) -> None:
 
 def test_a_longer_snooze_replaces_a_shorter_one(shard: Shard) -> None:
     drive(shard, [BREACH])
-    shard.operate_alarm("am", "k", "snooze", 10.0, snooze_s=60)
-    shard.operate_alarm("am", "k", "snooze", 20.0, snooze_s=600)
+    shard.operate_alarm(AM, "k", "snooze", 10.0, snooze_s=60)
+    shard.operate_alarm(AM, "k", "snooze", 20.0, snooze_s=600)
 
     shard.advance(100.0)
 
@@ -178,7 +180,7 @@ def test_every_change_of_state_carries_out_the_actions_with_the_announcement() -
     shard.load(alarm_model(alarmEventActions={"alarmActions": [{"sns": {"targetArn": "arn:t"}}]}))
 
     raised = drive(shard, [BREACH])
-    acknowledged = shard.operate_alarm("am", "k", "acknowledge", 7.0, note="on it")
+    acknowledged = shard.operate_alarm(AM, "k", "acknowledge", 7.0, note="on it")
 
     assert raised is not None
     (action,) = raised.actions
@@ -226,7 +228,7 @@ def test_notifications_are_sent_as_lambda_events_with_the_acknowledge_flow() -> 
 def test_a_reset_forgets_the_latest_value(shard: Shard) -> None:
     drive(shard, [BREACH, "reset"])
 
-    exported = shard.export("am", "k")
+    exported = shard.export(AM, "k")
 
     assert isinstance(exported, AlarmState)
     assert (exported.state, exported.rule, exported.inputs) == ("NORMAL", None, {})
@@ -234,14 +236,14 @@ def test_a_reset_forgets_the_latest_value(shard: Shard) -> None:
 
 def test_an_alarm_survives_dump_and_insert_with_its_snooze(shard: Shard) -> None:
     drive(shard, [BREACH, "snooze"])
-    dumped = shard.dump("am", "k")
+    dumped = shard.dump(AM, "k")
     other = Shard()
     other.load(alarm_model())
 
     assert dumped is not None
     other.insert(dumped)
 
-    assert other.export("am", "k") == shard.export("am", "k")
+    assert other.export(AM, "k") == shard.export(AM, "k")
     assert other.next_timer() == 602.0
 
 
@@ -256,7 +258,7 @@ def test_sitewise_properties_reach_an_alarm_as_inputs_of_their_own(shared: Any) 
     measured, threshold = (
         f"$sitewise.assetModel.assetModelId.{name}" for name in ("alarmPropertyId", "thresholdAttributeId")
     )
-    assert shard.routing(measured) == ["BoilerTemperatureHighAlarm"]
+    assert shard.routing(measured) == [handle_of("alarm", "BoilerTemperatureHighAlarm")]
 
     shard.put(message(threshold, propertyValue={"value": 50}), 1.0)
     (raised,) = shard.put(message(measured, propertyValue={"value": 51}), 2.0)
@@ -286,5 +288,5 @@ def test_values_that_cannot_be_compared_do_not_count_as_an_evaluation():
 
     shard.put(message(v="high"), 1.0)
 
-    alarm = shard.export("am", "k")
+    alarm = shard.export(AM, "k")
     assert (alarm.state, alarm.rule) == ("ACTIVE", (80, ">", 70))

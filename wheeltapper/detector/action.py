@@ -5,6 +5,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from wheeltapper.detector.handle import Kind, handle_of
+
 
 class Message(Struct, frozen=True):
     """A message of one input; ``time_ms`` is the sender's time, None where it gave none."""
@@ -59,6 +61,7 @@ class Outcome(Struct, frozen=True):
     What one pass of one detector did that others may see; at most one change of state.
 
     Attributes:
+        model: the name of a model of this ``kind``.
         created: the pass that made the detector; ``from_state`` is then empty.
         from_state, state: before and after; equal where nothing changed or a transition leads back to its own state.
         event: name of the transition event, empty without a transition; an alarm's operation or RULE_EVALUATION.
@@ -81,6 +84,11 @@ class Outcome(Struct, frozen=True):
     actions: list[Action] = []
     failures: list[str] = []
     trace: Any = None
+    kind: Kind = "detector"
+
+    @property
+    def handle(self) -> str:
+        return handle_of(self.kind, self.model)
 
 
 def ordered_id(time_ms: int, *parts: object) -> str:

@@ -221,6 +221,7 @@ class Alarm:
             values=self._values() if by_rule else {},
             actions=actions,
             failures=failures,
+            kind="alarm",
         )
 
     def _values(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from wheeltapper.detector.expression import (
     show_reference,
     walk,
 )
+from wheeltapper.detector.handle import handle_of
 from wheeltapper.detector.model import (
     OPERATOR_SIGNS,
     AlarmModel,
@@ -117,6 +118,10 @@ class Plan(Struct, frozen=True):
     timers: tuple[str, ...]
     model: DetectorModel
 
+    @property
+    def handle(self) -> str:
+        return handle_of("detector", self.name)
+
     def state_index(self, name: str) -> int:
         """
         Place of a state.
@@ -146,6 +151,10 @@ class AlarmPlan(Struct, frozen=True):
     disabled_on_initialization: bool
     acknowledge_flow: bool
     model: AlarmModel
+
+    @property
+    def handle(self) -> str:
+        return handle_of("alarm", self.name)
 
 
 Declared: TypeAlias = Mapping[str, Collection[str]]

@@ -39,6 +39,7 @@ class _Model:
 
     def __init__(self, plan: Plan | AlarmPlan, settings: EngineSettings, interpreted: bool) -> None:
         self.plan = plan
+        self.handle = plan.handle
         self.settings = settings
         self.engine = Engine(plan, settings, interpreted=interpreted) if isinstance(plan, Plan) else None
         self.instances: dict[str, Any] = {}
@@ -64,12 +65,12 @@ def _alarm_timer(alarm: Alarm, timer: str, now: float) -> Outcome | None:
 class _Route:
     """From an input to a model: where the key is, which handler takes the message, and which model is next."""
 
-    __slots__ = ("index", "instances", "member", "model", "name", "next", "steps")
+    __slots__ = ("handle", "index", "instances", "member", "model", "next", "steps")
 
     def __init__(self, model: _Model, index: int, following: "_Route | None") -> None:
         self.model = model
         self.next = following
-        self.name = model.plan.name
+        self.handle = model.handle
         self.index = index
         self.instances: dict[str, Any] = model.instances
         self.steps = model.plan.key
@@ -84,6 +85,8 @@ class _Route:
 class Shard:
     """
     Detectors of many models.
+
+    Every ``model`` that a method takes or gives is a handle: see ``handle.handle_of``.
 
     Args:
         settings: how to decide where AWS does not say.
@@ -125,9 +128,9 @@ class Shard:
         make: Any = make_alarm_plan if isinstance(model, AlarmModel) else make_plan
         plan: Plan | AlarmPlan = make(model, version, settings=self._settings, inputs=inputs)
         loaded = _Model(plan, self._settings, self._interpreted)
-        if plan.name in self._models:
-            self._forget(self._models[plan.name])
-        self._models[plan.name] = loaded
+        if loaded.handle in self._models:
+            self._forget(self._models[loaded.handle])
+        self._models[loaded.handle] = loaded
         self._route()
         return plan
 
@@ -149,11 +152,11 @@ class Shard:
 
     def routing(self, input_name: str) -> list[str]:
         """The models that reference an input, in the order in which they were loaded."""
-        names, route = [], self._routes.get(input_name)
+        handles, route = [], self._routes.get(input_name)
         while route is not None:
-            names.append(route.name)
+            handles.append(route.handle)
             route = route.next
-        return names
+        return handles
 
     def put(self, message: Message, now: float, trace: bool = False) -> Sequence[Outcome]:
         """Run the timers due at or before ``now``, then give the message to every detector that it concerns."""
@@ -175,7 +178,7 @@ class Shard:
                 outcomes = self._put_slowly(route, message, now, trace, outcomes)
             else:
                 if self._touched is not None:
-                    self._touched[(route.name, instance.key)] = None
+                    self._touched[(route.handle, instance.key)] = None
                 result = instance.on[route.index](instance, payload, now, message)
                 if result is not None:
                     outcomes = self._add(outcomes, self._finish(route.model, instance, result))
@@ -239,7 +242,7 @@ class Shard:
         """
         if isinstance(state, bytes):
             state = decode_state(state)
-        loaded = self._loaded(state.model)
+        loaded = self._loaded(state.handle)
         instance = loaded.create(state.key, state.created)
         if isinstance(instance, Detector) and isinstance(state, DetectorState):
             instance.adopt(state)
@@ -259,7 +262,7 @@ class Shard:
         BatchUpdateDetector: replace state, variables and timers, keep inputs; run nothing.
 
         Args:
-            model: a detector model's name.
+            model: a detector model.
             key: of the detector; it is created where there is none.
             state: name of the state to be in.
             variables: name → expression text, such as ``22.5`` or ``"text"``.
@@ -271,7 +274,7 @@ class Shard:
         """
         loaded = self._loaded(model)
         if loaded.engine is None:
-            raise DefinitionError(f"{model!r} is an alarm model; its alarms are operated, not updated")
+            raise DefinitionError(f"{loaded.plan.name!r} is an alarm model; its alarms are operated, not updated")
         before = loaded.instances.get(key)
         detector = loaded.engine.create(key, now)
         if before is not None:
@@ -311,7 +314,7 @@ class Shard:
         loaded = self._loaded(model)
         alarm = loaded.instances.get(key)
         if not isinstance(alarm, Alarm):
-            raise DefinitionError(f"alarm model {model!r} has no alarm {key!r}")
+            raise DefinitionError(f"alarm model {loaded.plan.name!r} has no alarm {key!r}")
         outcome = alarm.operate(operation, now, note, snooze_s)
         self._touch(model, key)
         self._schedule(alarm)
@@ -361,7 +364,7 @@ class Shard:
         if before is not None:
             before.wake = -math.inf
         model.instances[instance.key] = instance
-        self._touch(model.plan.name, instance.key)
+        self._touch(model.handle, instance.key)
         self._schedule(instance)
 
     def _touch(self, model: str, key: str) -> None:
@@ -378,7 +381,7 @@ class Shard:
             return outcomes
         model = route.model
         instance = route.instances.get(key)
-        self._touch(model.plan.name, key)
+        self._touch(model.handle, key)
         if instance is None:
             instance = route.instances[key] = model.create(key, now)
             outcomes = self._add(outcomes, self._created(model, instance, message, now, trace))
@@ -406,9 +409,8 @@ class Shard:
         """Run the first timer of one detector that ended; another that ended with it comes next."""
         name = instance.due_timer(due)
         if name is not None:
-            plan = instance.plan
-            model = self._models[plan.name]
-            self._touch(plan.name, instance.key)
+            model = self._models[instance.plan.handle]
+            self._touch(model.handle, instance.key)
             if trace and model.engine is not None:
                 self._add(outcomes, self._traced(model.engine, instance, name, now))
             else:
@@ -451,6 +453,7 @@ def _alarm_created(alarm: Alarm, message: Message, now: float) -> Outcome:
         created=True,
         from_state="",
         state=alarm.state,
+        kind="alarm",
     )
 
 

@@ -67,7 +67,7 @@ class Simulation:
 
     def __init__(self, model: dict[str, Any], settings: EngineSettings = DEFAULTS) -> None:
         self.shard = Shard(settings)
-        self.name = self.shard.load(model).name
+        self.model = self.shard.load(model).handle
         self._settings = settings
         self._recent = RecentIds(settings.dedup_window_s)
 
@@ -103,7 +103,7 @@ class Simulation:
             variables = {given["name"]: given["value"] for given in state.get("variables") or ()}
             timers = {given["name"]: given["seconds"] for given in state.get("timers") or ()}
             key = update.get("keyValue") or ""
-            self.shard.update_detector(self.name, key, state["stateName"], variables, timers, now)
+            self.shard.update_detector(self.model, key, state["stateName"], variables, timers, now)
         if (operation := step.get("op")) is not None:
             return self._operate(operation, step, now)
         return []
@@ -111,23 +111,23 @@ class Simulation:
     def _operate(self, operation: str, step: dict[str, Any], now: float) -> list[Outcome]:
         """An operation without a key is meant for every alarm there is."""
         key = step.get("keyValue")
-        keys = self.shard.keys(self.name) if key is None else [key]
+        keys = self.shard.keys(self.model) if key is None else [key]
         duration_s = step.get("snoozeDuration") or 0
         note = step.get("note") or ""
         return [
-            self.shard.operate_alarm(self.name, key, operation, now, note=note, snooze_s=duration_s) for key in keys
+            self.shard.operate_alarm(self.model, key, operation, now, note=note, snooze_s=duration_s) for key in keys
         ]
 
     def _describe(self, outcomes: Iterable[Outcome]) -> dict[str, Any]:
         actions = [describe_action(action) for outcome in outcomes for action in outcome.actions]
         members: dict[str, Any] = {}
-        for state in self.shard.detectors(self.name):
+        for state in self.shard.detectors(self.model):
             if isinstance(state, AlarmState):
                 members[state.key] = {"stateName": state.state}
             else:
                 running = {timer.name: timer.due for timer in state.timers if timer.status == "running"}
                 members[state.key] = {"state": state.state, "variables": state.variables, "timers": running}
-        is_alarm = isinstance(self.shard.plan(self.name), AlarmPlan)
+        is_alarm = isinstance(self.shard.plan(self.model), AlarmPlan)
         return {"alarms" if is_alarm else "detectors": members, "actions": actions}
 
 

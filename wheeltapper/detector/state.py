@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from msgspec import Struct
 
+from wheeltapper.detector.handle import handle_of
 from wheeltapper.errors import DefinitionError
 
 FORMAT = 1
@@ -54,6 +55,10 @@ class DetectorState(Struct, frozen=True, kw_only=True, tag="detector"):
     sequence: int = 0
     format: int = FORMAT
 
+    @property
+    def handle(self) -> str:
+        return handle_of("detector", self.model)
+
 
 class AlarmState(Struct, frozen=True, kw_only=True, tag="alarm"):
     """
@@ -83,6 +88,10 @@ class AlarmState(Struct, frozen=True, kw_only=True, tag="alarm"):
     system_event: str = ""
     sequence: int = 0
     format: int = FORMAT
+
+    @property
+    def handle(self) -> str:
+        return handle_of("alarm", self.model)
 
 
 AnyState: TypeAlias = DetectorState | AlarmState

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from wheeltapper.detector import runtime
+from wheeltapper.detector.handle import handle_of
 from wheeltapper.detector.settings import EngineSettings
 from wheeltapper.errors import DefinitionError
 from wheeltapper.journal import Row
@@ -135,10 +136,11 @@ class Applier:
             sequence += 1
             for failure in outcome.failures:
                 log.warning("%s %s: %s", outcome.model, outcome.key, failure)
-            model = self.models.get(outcome.model)
+            handle = outcome.handle
+            model = self.models.get(handle)
             if model is None:
                 continue
-            if self.saved_at.get((outcome.model, outcome.key), 0) >= sequence >> _SEQUENCE_BITS:
+            if self.saved_at.get((handle, outcome.key), 0) >= sequence >> _SEQUENCE_BITS:
                 continue
             self._record(
                 self._reporter.report(model, outcome, payload, sequence, message.hops if message else 0),
@@ -149,9 +151,9 @@ class Applier:
 
     def _record(self, news: News, outcome: runtime.Outcome, sequence: int) -> None:
         if news.moved:
-            self.ledger.move_alarm(outcome.model, outcome.key, outcome.state, sequence)
+            self.ledger.move_alarm(outcome.handle, outcome.key, outcome.state, sequence)
         if news.cleared:
-            self.ledger.clear_alarms(outcome.model, outcome.key, sequence, outcome.time_ms)
+            self.ledger.clear_alarms(outcome.handle, outcome.key, sequence, outcome.time_ms)
         if news.raised is not None:
             self.ledger.raise_alarm(news.raised)
         for action in news.actions:
@@ -175,10 +177,10 @@ class Applier:
             case rows.Deploy(deployment, migrate):
                 self.models.load(deployment, migrate=migrate)
                 if not migrate:
-                    self.ledger.clear_alarms(deployment.name, None, sequence, row.now_ms)
-            case rows.Withdraw(name):
-                self.models.unload(name)
-                self.ledger.clear_alarms(name, None, sequence, row.now_ms)
+                    self.ledger.clear_alarms(deployment.handle, None, sequence, row.now_ms)
+            case rows.Withdraw():
+                self.models.unload(command.handle)
+                self.ledger.clear_alarms(command.handle, None, sequence, row.now_ms)
             case rows.Update(updates):
                 return self._each(updates, lambda update: self._update(update, sequence))
             case rows.Delete(targets):
@@ -216,16 +218,16 @@ class Applier:
         numbers = iter(range(sequence, sequence + len(operations) + 1))
 
         def operate(operation: AlarmOperation) -> None:
-            number = next(numbers)
-            if self.shard.export(operation.model, operation.key) is None:
+            number, handle = next(numbers), handle_of("alarm", operation.model)
+            if self.shard.export(handle, operation.key) is None:
                 raise LookupError(f"alarm {operation.model}/{operation.key}: does not exist")
             outcome = self.shard.operate_alarm(
-                operation.model, operation.key, operation.operation, self.engine_ms / 1000,
+                handle, operation.key, operation.operation, self.engine_ms / 1000,
                 note=operation.note, snooze_s=operation.snooze_s or 0,
             )  # fmt: skip
             if operation.operation == "acknowledge":
                 self.ledger.acknowledge_alarms(
-                    operation.model, operation.key, operation.by, operation.note, number + 1, self.now_ms
+                    handle, operation.key, operation.by, operation.note, number + 1, self.now_ms
                 )
             self._take_in([outcome], None, number)
 

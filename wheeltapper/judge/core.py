@@ -336,7 +336,7 @@ class Core:
     def _checkpoint_all(self, command: rows.Deploy | rows.Withdraw | None) -> None:
         """After a definition has changed: what was saved of its detectors is void."""
         if command is not None:
-            self.snapshots.void(command.deployment.name if isinstance(command, rows.Deploy) else command.name)
+            self.snapshots.void(command.handle)
         self.checkpoint()
 
     def _save(self, limit: int | None) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wheeltapper.clock import Clock
+from wheeltapper.detector.handle import Kind, handle_of
 from wheeltapper.detector.runtime import Outcome
 from wheeltapper.detector.settings import DEFAULTS, EngineSettings
 from wheeltapper.errors import UnavailableError
@@ -33,7 +34,6 @@ from wheeltapper.judge.types import (
     DetectorUpdate,
     DetectorView,
     Done,
-    Kind,
     Message,
     Refusal,
     Statistics,
@@ -143,7 +143,7 @@ class Judge:
 
     def deploy(self, deployment: Deployment, *, migrate: bool = False, by: str = "") -> None:
         """
-        Put a definition in force, replacing any version of the same name; durable when this returns.
+        Put a definition in force, replacing any version of the same kind and name; durable when this returns.
 
         Its detectors are deleted, as AWS does, or with ``migrate`` keep state, variables and timers whose names still
         exist. Deploying what is in force already changes nothing.
@@ -164,9 +164,8 @@ class Judge:
         """Take a model and its detectors out of force; harmless when it is not in force."""
 
         def withdraw(core: Core) -> None:
-            present = core.models.get(name)
-            if present is not None and present.kind == kind:
-                core.command(rows.Withdraw(name), self._now(), self._audit(by, "withdraw", name))
+            if core.models.get(handle_of(kind, name)) is not None:
+                core.command(rows.Withdraw(name, kind), self._now(), self._audit(by, "withdraw", name))
 
         self._ask(withdraw)
 
@@ -318,11 +317,12 @@ class Judge:
 
     def alarm(self, model: str, key: str = "") -> AlarmView | None:
         """One alarm of an alarm model."""
-        return self._ask(lambda core: views.alarm(core.shard, core.models.get(model), key))
+        return self._ask(lambda core: views.alarm(core.shard, core.models.get(handle_of("alarm", model)), key))
 
     def alarms(self, model: str, *, after: str | None = None, limit: int = 250) -> list[AlarmView]:
         """A page of an alarm model's alarms in order of their keys."""
-        return self._ask(lambda core: views.alarms(core.shard, core.models.get(model), after, limit))
+        handle = handle_of("alarm", model)
+        return self._ask(lambda core: views.alarms(core.shard, core.models.get(handle), after, limit))
 
     def raised_alarms(self, *, closed: bool = False, limit: int = 1000) -> list[AlarmRecord]:
         """Alarms that stand open (or, with ``closed``, those that are over too), of detector and alarm models alike."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from wheeltapper.detector.handle import named_by
 from wheeltapper.judge.types import Action, ActionRecord, ActionStatus, AlarmRecord, AuditRecord
 
 _SCHEMA = """
@@ -34,7 +35,8 @@ CREATE TABLE IF NOT EXISTS audit (
 """
 
 _ACTION_COLUMNS = "body, status, attempts, settled_ms, detail"
-_ALARM_COLUMNS = (
+# An alarm's ``model`` is a handle; ``alarm_record`` takes it apart.
+ALARM_COLUMNS = (
     "id, sequence, model, key, state, severity, raised_ms, cleared_ms, body, acknowledged_ms, acknowledged_by, note"
 )
 
@@ -130,14 +132,14 @@ class Ledger:
 
     def raise_alarm(self, record: AlarmRecord) -> None:
         """Record an alarm as open, unless it is known."""
-        self._alarming.add((record.model, record.key))
+        self._alarming.add((record.handle, record.key))
         self._write(
             "INSERT OR IGNORE INTO alarm (id, sequence, model, key, state, severity, raised_ms, body)"
             " VALUES (?,?,?,?,?,?,?,?)",
             (
                 record.id,
                 record.sequence,
-                record.model,
+                record.handle,
                 record.key,
                 record.state,
                 record.severity,
@@ -146,40 +148,40 @@ class Ledger:
             ),
         )
 
-    def move_alarm(self, model: str, key: str, state: str, sequence: int) -> None:
+    def move_alarm(self, handle: str, key: str, state: str, sequence: int) -> None:
         """Note the state that open alarms of a detector are in now; a note not yet written that this one outdates is not."""
-        if (model, key) not in self._alarming:
+        if (handle, key) not in self._alarming:
             return
-        place = self._moved.pop((model, key), None)
+        place = self._moved.pop((handle, key), None)
         if place is not None:
             self._writes[place] = ("", ())
-        self._moved[model, key] = len(self._writes)
+        self._moved[handle, key] = len(self._writes)
         self._write(
             "UPDATE alarm SET state=? WHERE model=? AND key=? AND cleared_ms IS NULL AND sequence < ?",
-            (state, model, key, sequence),
+            (state, handle, key, sequence),
         )
 
-    def clear_alarms(self, model: str, key: str | None, sequence: int, at_ms: int) -> None:
+    def clear_alarms(self, handle: str, key: str | None, sequence: int, at_ms: int) -> None:
         """Close the open alarms that a detector (or, without a key, a whole model) raised before this."""
         if key is None:
             self._moved.clear()
-            self._alarming = {name for name in self._alarming if name[0] != model}
-        elif (model, key) in self._alarming:
-            self._moved.pop((model, key), None)
-            self._alarming.remove((model, key))
+            self._alarming = {name for name in self._alarming if name[0] != handle}
+        elif (handle, key) in self._alarming:
+            self._moved.pop((handle, key), None)
+            self._alarming.remove((handle, key))
         else:
             return
         self._write(
             "UPDATE alarm SET cleared_ms=? WHERE model=? AND (? IS NULL OR key=?) AND cleared_ms IS NULL AND sequence < ?",
-            (at_ms, model, key, key, sequence),
+            (at_ms, handle, key, key, sequence),
         )
 
-    def acknowledge_alarms(self, model: str, key: str, who: str, note: str, sequence: int, at_ms: int) -> None:
+    def acknowledge_alarms(self, handle: str, key: str, who: str, note: str, sequence: int, at_ms: int) -> None:
         """Note who acknowledged a detector's open alarms."""
         self._write(
             "UPDATE alarm SET acknowledged_ms=?, acknowledged_by=?, note=?"
             " WHERE model=? AND key=? AND cleared_ms IS NULL AND acknowledged_ms IS NULL AND sequence < ?",
-            (at_ms, who, note, model, key, sequence),
+            (at_ms, who, note, handle, key, sequence),
         )
 
     def prune(self, before_ms: int, base: int) -> None:
@@ -240,17 +242,17 @@ def read_alarms(connection: sqlite3.Connection, *, closed: bool = False, limit: 
     """Open alarms, or all, the most severe and oldest first, what is unacknowledged before what is not."""
     condition = "" if closed else "WHERE cleared_ms IS NULL"
     rows = connection.execute(
-        f"SELECT {_ALARM_COLUMNS} FROM alarm {condition} ORDER BY cleared_ms IS NOT NULL,"  # noqa: S608 - constants
+        f"SELECT {ALARM_COLUMNS} FROM alarm {condition} ORDER BY cleared_ms IS NOT NULL,"  # noqa: S608 - constants
         " acknowledged_ms IS NOT NULL, coalesce(severity, 0) DESC, raised_ms LIMIT ?",
         (limit,),
     )
-    return [_alarm_record(row) for row in rows]
+    return [alarm_record(row) for row in rows]
 
 
 def read_alarm(connection: sqlite3.Connection, alarm_id: str) -> AlarmRecord | None:
     """One alarm."""
-    row = connection.execute(f"SELECT {_ALARM_COLUMNS} FROM alarm WHERE id = ?", (alarm_id,)).fetchone()  # noqa: S608
-    return _alarm_record(row) if row else None
+    row = connection.execute(f"SELECT {ALARM_COLUMNS} FROM alarm WHERE id = ?", (alarm_id,)).fetchone()  # noqa: S608
+    return alarm_record(row) if row else None
 
 
 def acknowledge(connection: sqlite3.Connection, alarm_id: str, who: str, note: str, at_ms: int) -> AlarmRecord | None:
@@ -302,7 +304,9 @@ def _action_record(row: tuple[Any, ...]) -> ActionRecord:
     )
 
 
-def _alarm_record(row: tuple[Any, ...]) -> AlarmRecord:
-    values = dict(zip(_ALARM_COLUMNS.split(", "), row, strict=True))
+def alarm_record(row: tuple[Any, ...]) -> AlarmRecord:
+    """What a row of ``ALARM_COLUMNS`` says."""
+    values = dict(zip(ALARM_COLUMNS.split(", "), row, strict=True))
     values["body"] = msgspec.Raw(values["body"])
+    values["kind"], values["model"] = named_by(values["model"])
     return AlarmRecord(**values)

@@ -14,6 +14,7 @@ import msgspec
 
 from wheeltapper import messages
 from wheeltapper.detector import action as engine
+from wheeltapper.detector.handle import Kind, handle_of
 from wheeltapper.detector.payload import payload_text
 from wheeltapper.judge.settings import JudgeSettings
 from wheeltapper.judge.types import Action, AlarmRecord, Deployment
@@ -42,9 +43,13 @@ class Model(msgspec.Struct, frozen=True):
     """What telling needs to know of a definition in force."""
 
     name: str
-    kind: str
+    kind: Kind
     body: dict[str, Any]
     alarm_states: frozenset[str]
+
+    @property
+    def handle(self) -> str:
+        return handle_of(self.kind, self.name)
 
     @property
     def severity(self) -> int | None:
@@ -141,8 +146,9 @@ class Reporter:
         if _enters_alarm(model, outcome):
             alarm = self._alarm(outcome, payload, thing, sequence)
             news.raised = AlarmRecord(
-                id=alarm.message_id, sequence=sequence, model=outcome.model, key=outcome.key, state=outcome.state,
-                severity=model.severity, raised_ms=outcome.time_ms, body=msgspec.Raw(messages.encode(alarm)),
+                id=alarm.message_id, sequence=sequence, kind=model.kind, model=outcome.model, key=outcome.key,
+                state=outcome.state, severity=model.severity, raised_ms=outcome.time_ms,
+                body=msgspec.Raw(messages.encode(alarm)),
             )  # fmt: skip
             if settings.publish_alarms:
                 news.actions.append(_publish(alarm, outcome, thing, settings.alarm_topic))
@@ -163,7 +169,7 @@ class Reporter:
         attribute = self._settings.thing_attribute
         named = payload.get(attribute) if payload else None
         if payload is None:
-            state = self._export(outcome.model, outcome.key)
+            state = self._export(outcome.handle, outcome.key)
             remembered = getattr(state, "inputs", None) or {}
             named = next((value for name, value in remembered.items() if name.endswith(f".{attribute}")), None)
         text = named if isinstance(named, str) and named else outcome.key or outcome.model

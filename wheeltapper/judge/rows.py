@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from wheeltapper.detector.handle import Kind, handle_of
 from wheeltapper.judge.types import AlarmOperation, Deployment, DetectorUpdate, Message
 
 MESSAGES = "messages"
@@ -35,11 +36,20 @@ class Deploy(msgspec.Struct, frozen=True):
     deployment: Deployment
     migrate: bool = False
 
+    @property
+    def handle(self) -> str:
+        return self.deployment.handle
+
 
 class Withdraw(msgspec.Struct, frozen=True):
     """A definition went out of force."""
 
     name: str
+    kind: Kind = "detector"
+
+    @property
+    def handle(self) -> str:
+        return handle_of(self.kind, self.name)
 
 
 class Update(msgspec.Struct, frozen=True):

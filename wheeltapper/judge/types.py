@@ -5,8 +5,9 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from wheeltapper.detector.handle import Kind, handle_of
+
 Reason = Literal["unknown input", "invalid", "not found", "unavailable"]
-Kind = Literal["detector", "alarm"]
 
 
 class Message(msgspec.Struct, array_like=True, gc=False):
@@ -69,6 +70,10 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     kind: Kind
     body: msgspec.Raw
+
+    @property
+    def handle(self) -> str:
+        return handle_of(self.kind, self.name)
 
 
 class DetectorView(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,7 +154,7 @@ class ActionRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 class AlarmRecord(msgspec.Struct, frozen=True, kw_only=True):
     """
-    A detector entered an alarm state.
+    A detector or an alarm, by the ``kind`` of its model, entered an alarm state.
 
     ``body`` is the JSON of messages.Alarm, ``state`` where the detector is now, ``sequence >> 24`` the journal's position.
     """
@@ -166,6 +171,11 @@ class AlarmRecord(msgspec.Struct, frozen=True, kw_only=True):
     acknowledged_ms: int | None = None
     acknowledged_by: str = ""
     note: str = ""
+    kind: Kind = "detector"
+
+    @property
+    def handle(self) -> str:
+        return handle_of(self.kind, self.model)
 
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,7 +25,7 @@ def alarm(shard: Shard, model: Model | None, key: str) -> AlarmView | None:
     """One alarm."""
     if model is None:
         return None
-    state = shard.export(model.name, key)
+    state = shard.export(model.handle, key)
     return _alarm_view(state, model) if isinstance(state, AlarmState) else None
 
 
@@ -33,7 +33,7 @@ def alarms(shard: Shard, model: Model | None, after: str | None, limit: int) -> 
     """A page of an alarm model's alarms, in order of their keys."""
     if model is None:
         return []
-    views = (alarm(shard, model, key) for key in _page(shard.keys(model.name), after, limit))
+    views = (alarm(shard, model, key) for key in _page(shard.keys(model.handle), after, limit))
     return [view for view in views if view is not None]
 
 
