@@ -13,9 +13,7 @@ import http.client
 import itertools
 import json
 import random
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,6 +29,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.loopback import wait_for_port
+from tests.mosquitto import Mosquitto, own_port
 
 KEYS = 5
 _STEP = {"setVariable": {"variableName": "count", "value": "$variable.count + 1"}}
@@ -61,34 +60,18 @@ def model() -> dict[str, Any]:
     }
 
 
-def own_port() -> int:
-    """A free port below those that the system hands out, for one that must stay ours while nobody listens on it."""
-    while True:
-        port = random.SystemRandom().randrange(20_000, 32_000)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
-
-
 class Site:
     """A broker that stays and a companion that is killed."""
 
-    def __init__(self, folder: Path, mosquitto: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.broker_port, self.port = own_port(), own_port()
-        (folder / "mosquitto.conf").write_text(
-            f"listener {self.broker_port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n"
-            "max_queued_messages 0\nmax_inflight_messages 0\n"
-        )
+        self._broker = Mosquitto(folder)
+        self.broker_port, self.port = self._broker.port, own_port()
         (folder / "counter.json").write_text(json.dumps(model()))
         (folder / "cloud.toml").write_text(
             'models = ["counter.json"]\n[[inputs]]\nname = "Tick"\nattributes = ["key", "n"]\n'
             '[[rules]]\nfilter = "tick/+"\ninput = "Tick"\n[judge]\nsnapshot_interval_s = 0.3\n'
         )
-        self._broker = subprocess.Popen(
-            [mosquitto, "-c", str(folder / "mosquitto.conf")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        wait_for_port(self.broker_port)
         self._companion: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -127,10 +110,10 @@ class Site:
         self._companion.wait()
 
     def close(self) -> None:
-        for process in (self._companion, self._broker):
-            if process is not None and process.poll() is None:
-                process.terminate()
-                process.wait(120)
+        if self._companion is not None and self._companion.poll() is None:
+            self._companion.terminate()
+            self._companion.wait(120)
+        self._broker.close()
 
 
 class Watcher:
@@ -237,7 +220,7 @@ def _base64(content: dict[str, Any]) -> str:
     return base64.b64encode(json.dumps(content).encode()).decode()
 
 
-def run(folder: Path, mosquitto: str, kills: int, longest_s: float = 1.0, seed: int = 1) -> dict[str, int]:
+def run(folder: Path, kills: int, longest_s: float = 1.0, seed: int = 1) -> dict[str, int]:
     """
     Kill so often and count.
 
@@ -247,7 +230,7 @@ def run(folder: Path, mosquitto: str, kills: int, longest_s: float = 1.0, seed: 
         ``heard_twice``, which is allowed.
     """
     chance = random.Random(seed)
-    site = Site(folder, mosquitto)
+    site = Site(folder)
     try:
         watcher = Watcher(site.broker_port)
         site.start()
@@ -313,12 +296,8 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    mosquitto = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
-    if mosquitto is None:
-        print("mosquitto is not installed", file=sys.stderr)
-        return 1
     with tempfile.TemporaryDirectory() as folder:
-        found = run(Path(folder), mosquitto, options.kills, seed=options.seed)
+        found = run(Path(folder), options.kills, seed=options.seed)
     print(json.dumps(found))
     bad = ("lost", "judged_twice", "changes_lost", "changes_made_twice", "actions_lost", "unstable_ids")
     return int(any(found[name] for name in bad))

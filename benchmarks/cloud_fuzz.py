@@ -6,10 +6,9 @@ hangs and restarts with what it held.
 """
 
 import argparse
+import contextlib
 import json
 import logging
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,10 +17,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.cloud_crash import own_port
 from tests.companion import Served, serving
 from tests.fuzzing import RULES, throw, throw_at_rules
-from tests.loopback import wait_for_port
+from tests.mosquitto import Mosquitto
 from wheeltapper.transport.settings import BrokerSettings, open_transport
 from wheeltapper_cloud.settings import CloudSettings, LimitSettings
 
@@ -29,29 +27,22 @@ Found = dict[str, Any]
 Held = dict[str, list[str]]
 
 
-def run(folder: Path, mosquitto: str, requests: int, messages: int, seed: int) -> tuple[Found, Held, Held]:
+def run(folder: Path, requests: int, messages: int, seed: int) -> tuple[Found, Held, Held]:
     """What was answered, and what the companion held before and after a restart."""
-    port = own_port()
-    (folder / "mosquitto.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n")
-    broker = subprocess.Popen([mosquitto, "-c", str(folder / "mosquitto.conf")], stderr=subprocess.DEVNULL)
-    try:
-        wait_for_port(port)
+    with contextlib.closing(Mosquitto(folder)) as broker:
         settings = CloudSettings(limits=LimitSettings(detector_models=0), rules=RULES)
-        transport = open_transport(BrokerSettings(url=f"mqtt://127.0.0.1:{port}", client="bulk"))
+        transport = open_transport(BrokerSettings(url=f"mqtt://127.0.0.1:{broker.port}", client="bulk"))
         with serving(folder / "data", settings, transport=transport) as cloud:
             began = time.monotonic()
             statuses = throw(cloud.port, requests, seed)
             answered = time.monotonic()
             ingest = cloud.companion._ingest
             assert ingest is not None
-            throw_at_rules(port, messages, seed, lambda: ingest.received)
+            throw_at_rules(broker.port, messages, seed, lambda: ingest.received)
             taken = time.monotonic()
             held = _held(cloud)
         with serving(folder / "data", CloudSettings(limits=LimitSettings(detector_models=0))) as cloud:
             again = _held(cloud)
-    finally:
-        broker.terminate()
-        broker.wait(10)
     found = {
         "requests": requests,
         "seed": seed,
@@ -73,13 +64,9 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    mosquitto = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
-    if mosquitto is None:
-        print("mosquitto is not installed", file=sys.stderr)
-        return 1
     logging.disable(logging.WARNING)  # a line for each message that is dropped would be all there is to see
     with tempfile.TemporaryDirectory() as folder:
-        found, held, again = run(Path(folder), mosquitto, options.requests, options.messages, options.seed)
+        found, held, again = run(Path(folder), options.requests, options.messages, options.seed)
     print(json.dumps(found))
     names = sorted([*held["detector models"], *held["alarm models"]])
     agree = names == sorted(name.split()[0] for name in held["in force"])

@@ -10,9 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.cloud_crash import own_port
 from benchmarks.mqtt_raw import RawClient, publish
 from tests.loopback import wait_for_port
+from tests.mosquitto import Mosquitto, own_port
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared/examples/detector-models/repo-iml-detector-model.json"
 MOTORS = 100
@@ -32,16 +32,8 @@ class Site:
 
     def __init__(self, folder: Path, client: str) -> None:
         self.folder = folder
-        self.broker_port, self.port = own_port(), own_port()
-        (folder / "mosquitto.conf").write_text(
-            f"listener {self.broker_port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n"
-            "max_queued_messages 0\nmax_inflight_messages 0\n"
-        )
-        path = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
-        self._broker = subprocess.Popen(
-            [path, "-c", str(folder / "mosquitto.conf")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        wait_for_port(self.broker_port)
+        self._broker = Mosquitto(folder)
+        self.broker_port, self.port = self._broker.port, own_port()
         shutil.copy(SAMPLE, folder / "pump.json")
         inputs = "".join(f'[[inputs]]\nname = "{name}"\nattributes = ["motorID"]\n' for name in INPUTS)
         (folder / "cloud.toml").write_text(
@@ -89,7 +81,7 @@ class Site:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def close(self) -> None:
-        for process in (self._companion, self._broker):
-            if process is not None:
-                process.terminate()
-                process.wait(60)
+        if self._companion is not None:
+            self._companion.terminate()
+            self._companion.wait(60)
+        self._broker.close()

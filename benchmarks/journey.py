@@ -10,7 +10,6 @@ timed for those. The echo crosses the same broker twice with nothing in between 
 
 import argparse
 import json
-import shutil
 import socket
 import statistics
 import subprocess
@@ -26,6 +25,10 @@ import msgspec
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.loopback import free_port
+from tests.mosquitto import Mosquitto
 from wheeltapper.messages import Reading, encode_reading
 from wheeltapper_device.machines import Simulation
 
@@ -41,12 +44,6 @@ def client(port: int) -> paho.Client:
     made.connect("127.0.0.1", port)
     made.loop_start()
     return made
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def detector_model() -> dict[str, Any]:
@@ -241,21 +238,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--skip-cold-start", action="store_true")
     options = parser.parse_args()
-    mosquitto = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
-    if mosquitto is None:
-        raise SystemExit("mosquitto is needed: apt install mosquitto")
-    port = free_port()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "broker.conf").write_text(
-            f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nmax_queued_messages 0\n"
-            "max_inflight_messages 0\n"
-        )
+        broker = Mosquitto(folder)
+        port = broker.port
         write_settings(folder, port, free_port())
         ready: set[str] = set()
-        processes = [subprocess.Popen([mosquitto, "-c", str(folder / "broker.conf")], stderr=subprocess.DEVNULL)]
+        processes = [broker.process]
         try:
-            time.sleep(0.5)
             ear = client(port)
             ear.on_message = lambda _c, _d, m: ready.add(str(json.loads(m.payload)["thing"]))
             ear.subscribe("wt/+/health", qos=1)

@@ -1,14 +1,13 @@
 """What tests of every room share: the reference data beside the checkout, and a real broker."""
 
+import contextlib
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.loopback import free_port, wait_for_port
+from tests.mosquitto import Mosquitto, find_mosquitto
 
 
 def _absent(what: str) -> None:
@@ -35,7 +34,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def mosquitto_path() -> str:
     """The mosquitto executable."""
-    path = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+    path = find_mosquitto()
     if path is None:
         _absent("mosquitto")
     assert path is not None
@@ -45,17 +44,5 @@ def mosquitto_path() -> str:
 @pytest.fixture
 def mosquitto(mosquitto_path: str, tmp_path: Path) -> Iterator[int]:
     """A mosquitto of its own for one test; gives its port on 127.0.0.1."""
-    port = free_port()
-    settings = tmp_path / "mosquitto.conf"
-    settings.write_text(
-        f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nmax_queued_messages 0\n"
-    )
-    process = subprocess.Popen(
-        [mosquitto_path, "-c", str(settings)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        wait_for_port(port)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(10)
+    with contextlib.closing(Mosquitto(tmp_path)) as broker:
+        yield broker.port

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cloud_crash import model, own_port
+from benchmarks.cloud_crash import model
 from tests.loopback import wait_for_port, wait_until
+from tests.mosquitto import own_port
 from wheeltapper.certs import Authority
 from wheeltapper.clock import SystemClock
 from wheeltapper.transport import Transport
