@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from wheeltapper.detector.action import Action, Message, Outcome
+from wheeltapper.detector.handle import handle_of
 from wheeltapper.detector.readers import read_text
 from wheeltapper.detector.simulate import Simulation, evaluate_request, simulate_request
 from wheeltapper.detector.trace import render
@@ -103,7 +104,9 @@ def _read_one_model(path: Path, name: str | None) -> dict[str, Any]:
     for remark in found.remarks:
         print(f"{path}: {remark}", file=sys.stderr)
     models = {body.get("detectorModelName"): body for body in found.detector_models}
-    models |= {body.get("alarmModelName"): body for body in found.alarm_models}
+    for body in found.alarm_models:
+        alarm = body.get("alarmModelName")
+        models[handle_of("alarm", str(alarm)) if alarm in models else alarm] = body
     if name is None and len(models) == 1:
         return next(iter(models.values()))
     if name not in models:

@@ -1,11 +1,14 @@
 """A detector model and an alarm model may share a name, as they may at AWS: every operation means one of them."""
 
 import json
+import signal
 
 import pytest
 
+from tests.cloud.test_iotevents_crash import start
 from tests.cloud.test_iotevents_edges import ATTRIBUTES, AWAKE, DEFINITION, EVENT, ROLE, RULE, put
 from tests.companion import Served, serving
+from tests.loopback import free_port
 from wheeltapper.cli import main
 
 FLOW = {**AWAKE, "acknowledgeFlow": {"enabled": True}}
@@ -85,14 +88,23 @@ def test_the_end_of_the_alarm_model_leaves_the_detector_alone(tmp_path):
         assert (deleted, states(cloud), open_alarms(cloud)) == (204, ("A", None), [("detector", "m", "A")])
 
 
-def test_both_stand_after_a_restart(tmp_path):
-    with serving(tmp_path) as cloud:
-        fill(cloud)
-        acknowledge(cloud)
-        before = states(cloud), open_alarms(cloud)
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL], ids=["restart", "kill"])
+def test_both_stand_after_a_restart_where_they_stood(tmp_path, ending):
+    seen = []
+    for first in (True, False):
+        port = free_port()
+        server = start(port, tmp_path)
+        cloud = Served(None, port)  # type: ignore[arg-type]  # a process of its own
+        try:
+            if first:
+                fill(cloud)
+                acknowledge(cloud)
+            seen.append((states(cloud), open_alarms(cloud)))
+        finally:
+            server.send_signal(ending)
+            server.wait(30)
 
-    with serving(tmp_path) as cloud:
-        assert (states(cloud), open_alarms(cloud)) == (("A", "ACKNOWLEDGED"), before[1])
+    assert seen == [(("A", "ACKNOWLEDGED"), [("alarm", "m", "ACKNOWLEDGED"), ("detector", "m", "A")])] * 2
 
 
 def test_operators_see_which_is_which(tmp_path, monkeypatch, capsys):
