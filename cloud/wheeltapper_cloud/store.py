@@ -39,7 +39,7 @@ create table if not exists analyses (
 _TAGS_OF_ARNS = """
 begin;
 alter table tags rename column arn to resource;
-update tags set resource = substr(resource, length(rtrim(resource, replace(resource, ':', ''))) + 1);
+update or replace tags set resource = substr(resource, length(rtrim(resource, replace(resource, ':', ''))) + 1);
 commit;
 """
 

@@ -283,6 +283,21 @@ def test_tags_that_were_kept_by_arn_are_found(tmp_path):
         store.close()
 
 
+def test_tags_that_were_kept_by_two_arns_of_one_resource_are_joined(tmp_path):
+    database = sqlite3.connect(tmp_path / "account.db")
+    database.execute("create table tags (arn text, key text, value text, primary key (arn, key)) without rowid")
+    for region, key in (("eu-central-1", "plant"), ("us-east-1", "plant"), ("us-east-1", "line")):
+        arn = f"arn:aws:iotevents:{region}:1:input/In"
+        database.execute("insert into tags values (?, ?, ?)", (arn, key, "A"))
+    database.commit()
+    database.close()
+
+    store = Store(tmp_path, SystemClock())
+
+    assert store.tags("input", "In") == {"line": "A", "plant": "A"}
+    store.close()
+
+
 def test_an_answer_without_content_says_nothing_of_one(cloud):
     status, answer, headers = cloud.call("DELETE", "/detector-models/model")
 
