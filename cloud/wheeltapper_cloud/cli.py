@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wheeltapper.cli import Commands
-from wheeltapper.errors import SettingsError
 from wheeltapper_cloud.operators_options import seconds_of
 
 if TYPE_CHECKING:
@@ -156,21 +155,22 @@ def _print_messages(options: argparse.Namespace) -> int:
 def _create_key(options: argparse.Namespace) -> int:
     from wheeltapper_cloud.keys import write_new
 
-    if options.out is not None and options.out.exists():
-        raise SettingsError(f"{options.out}: exists already; the secret goes to a new file only")
-    made = _keys(options).create(options.name, options.days)
-    found = {"AccessKeyId": made.access_key_id, "SecretAccessKey": made.secret_access_key, "Name": made.name}
-    text = json.dumps(found) if options.json else _exports(made)
+    def keep(made: "NewKey") -> None:
+        write_new(options.out, f"{_shown(made, as_json=options.json)}\n".encode())
+
+    made = _keys(options).create(options.name, options.days, None if options.out is None else keep)
     if options.out is None:
-        print(text)
+        print(_shown(made, as_json=options.json))
     else:
-        write_new(options.out, f"{text}\n".encode())
         print(f"{made.access_key_id}: id and secret are in {options.out}")
     return 0
 
 
-def _exports(made: "NewKey") -> str:
-    """What a shell evaluates; a session token left over from AWS would make every signature another one."""
+def _shown(made: "NewKey", *, as_json: bool) -> str:
+    """JSON, or what a shell evaluates; a session token left over from AWS would make every signature another one."""
+    if as_json:
+        found = {"AccessKeyId": made.access_key_id, "SecretAccessKey": made.secret_access_key, "Name": made.name}
+        return json.dumps(found)
     return (
         f"export AWS_ACCESS_KEY_ID={made.access_key_id}\nexport AWS_SECRET_ACCESS_KEY={made.secret_access_key}\n"
         "unset AWS_SESSION_TOKEN"

@@ -10,7 +10,7 @@ import fcntl
 import os
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,22 +63,26 @@ class KeyStore:
         self._keys: dict[str, AccessKey] = {}
         self._secrets: dict[str, bytes] = {}
 
-    def create(self, name: str = "", days: int | None = None) -> NewKey:
+    def create(self, name: str = "", days: int | None = None, keep: Callable[[NewKey], None] | None = None) -> NewKey:
         """
         Make a key.
 
         Args:
             name: whose it is, as the audit trail will say.
             days: how long it can be used; for ever where None.
+            keep: puts the secret where it is wanted; where that raises, or a crash comes, no key is made.
 
         Raises:
-            SettingsError: the name is no line of at most 128 characters, or the seal is damaged.
+            SettingsError: the name is no line of at most 128 characters, the seal is damaged, or nothing can be written.
         """
         if len(name) > _NAME or not name.isprintable():
             raise SettingsError(f"name {name[:_NAME]!r}: must be at most {_NAME} characters that can be printed")
         made = NewKey("WTAK" + "".join(secrets.choice(_ALPHABET) for _ in range(16)), secrets.token_urlsafe(30), name)
         with self._changing():
-            self._write([*self._keys.values(), self._sealed(made, days)])
+            sealed = self._sealed(made, days)
+            if keep is not None:
+                keep(made)
+            self._write([*self._keys.values(), sealed])
         return made
 
     def revoke(self, access_key_id: str) -> None:
@@ -211,7 +215,9 @@ def write_new(path: Path, content: bytes) -> None:
         SettingsError: it is there already, or its folder cannot be written.
     """
     try:
-        _write(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), content)
+        _write(path, content, os.O_EXCL)
+    except FileExistsError as error:
+        raise SettingsError(f"{path}: exists already; the secret goes to a new file only") from error
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from error
 
@@ -219,11 +225,15 @@ def write_new(path: Path, content: bytes) -> None:
 def _write_private(path: Path, content: bytes) -> None:
     """Put a file that only its owner can read in a file's place, whole or not at all."""
     beside = path.with_suffix(".new")
-    _write(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), content)
-    beside.replace(path)
+    try:
+        _write(beside, content, os.O_TRUNC)
+        beside.replace(path)
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _write(descriptor: int, content: bytes) -> None:
+def _write(path: Path, content: bytes, how: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | how, 0o600)
     with open(descriptor, "wb") as file:
         file.write(content)
         file.flush()

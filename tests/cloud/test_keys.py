@@ -1,6 +1,8 @@
 """Access keys: made, shown once, sealed, revoked."""
 
+import errno
 import json
+import os
 import stat
 
 import pytest
@@ -107,6 +109,26 @@ def test_a_secret_can_go_to_a_file_of_its_owner_instead_of_the_screen(tmp_path, 
     assert main(command) == 2
     assert "exists" in capsys.readouterr().err
     assert len(KeyStore(tmp_path, ManualClock()).all()) == 1
+
+
+def test_where_the_secret_cannot_be_written_no_key_is_made(tmp_path, capsys):
+    out = tmp_path / "missing" / "operator.env"
+
+    assert main(["cloud", "keys", "create", "--data-dir", str(tmp_path), "--out", str(out)]) == 2
+
+    assert str(out) in capsys.readouterr().err
+    assert not KeyStore(tmp_path, ManualClock()).required()
+
+
+def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch, capsys):
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+
+    assert main(["cloud", "keys", "create", "--data-dir", str(tmp_path)]) == 2
+
+    assert "No space left" in capsys.readouterr().err
 
 
 def test_no_key_yet_says_what_that_means_and_how_to_make_one(tmp_path, capsys):
