@@ -15,6 +15,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -178,12 +179,10 @@ class Outbox:
 
     def peek(self, limit: int, after_id: int = 0) -> list[Entry]:
         """The oldest entries whose id is above ``after_id``, at most ``limit`` of them."""
-        with self._reader_lock:
-            rows = self._reader.execute(
-                "SELECT id, topic, payload FROM entry WHERE id > ? ORDER BY id LIMIT ?",
-                (after_id, limit + len(self._removing)),
-            ).fetchall()
-        return [Entry(*row) for row in rows if row[0] not in self._removing][:limit]
+        find = "SELECT id, topic, payload FROM entry WHERE id > ? ORDER BY id"  # no LIMIT: hidden rows count for nothing
+        with self._reader_lock, contextlib.closing(self._reader.execute(find, (after_id,))) as rows:
+            waiting = (Entry(*row) for row in rows if row[0] not in self._removing)
+            return list(islice(waiting, limit))
 
     def state(self, name: str) -> bytes | None:
         """What was last kept under the name."""
