@@ -233,8 +233,7 @@ def _write_private(path: Path, content: bytes) -> None:
 
 
 def _write(path: Path, content: bytes, how: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | how, 0o600)
-    with open(descriptor, "wb") as file:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | how, 0o600), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
