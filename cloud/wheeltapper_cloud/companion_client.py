@@ -53,11 +53,17 @@ def ask(server: str, method: str, path: str, body: dict[str, Any] | None = None)
 
 
 def _opener(server: str) -> urllib.request.OpenerDirector:
-    host = _host_of(server)
-    handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=_context())]
-    if is_loopback(host):
-        handlers.append(urllib.request.ProxyHandler({}))  # no proxy leads back to this machine
-    return urllib.request.build_opener(*handlers)
+    """Speaks HTTP and HTTPS to the server that is named, and goes nowhere else: a companion points to no other."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler({} if is_loopback(_host_of(server)) else None),  # no proxy leads to this machine
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(context=_context()),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.HTTPDefaultErrorHandler(),
+    ):
+        opener.add_handler(handler)
+    return opener
 
 
 def _host_of(server: str) -> str:

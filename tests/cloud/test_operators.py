@@ -3,6 +3,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote
 
 import pytest
@@ -31,6 +33,37 @@ def server(tmp_path, monkeypatch):
         judge.put([Message("Reading", b'{"id": "m1", "t": 90, "n": 1}')])
         monkeypatch.setenv("WHEELTAPPER_SERVER", f"http://127.0.0.1:{served.port}")
         yield judge
+
+
+@pytest.fixture
+def served_by():
+    """Makes servers that give every GET the same answer, and remember what they were asked."""
+
+    class Always(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.server.asked.append(self.path)
+            self.send_response(self.server.status)
+            for name, value in {**self.server.headers, "Content-Length": "0"}.items():
+                self.send_header(name, value)
+            self.end_headers()
+
+        def log_message(self, *_arguments):
+            pass
+
+    running = []
+
+    def start(status, headers):
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Always)
+        server.status, server.headers, server.asked = status, headers, []
+        server.url = f"http://127.0.0.1:{server.server_address[1]}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        running.append(server)
+        return server
+
+    yield start
+    for server in running:
+        server.shutdown()
+        server.server_close()
 
 
 def lines(capsys):
@@ -358,6 +391,18 @@ def test_whoever_else_answers_is_no_companion(server, capsys):
     assert main(["alarms", "--server", os.environ["WHEELTAPPER_SERVER"] + "/metrics?"]) == 1
 
     assert "no cloud companion" in capsys.readouterr().err
+
+
+def test_a_signed_request_is_not_carried_on_to_where_somebody_points(served_by, monkeypatch, capsys):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+    elsewhere = served_by(200, {})
+    here = served_by(302, {"Location": f"{elsewhere.url}/wheeltapper/alarms"})
+
+    assert main(["alarms", "--server", here.url]) == 1
+
+    assert "no cloud companion (HTTP 302)" in capsys.readouterr().err
+    assert (len(here.asked), elsewhere.asked) == (1, [])
 
 
 def test_a_companion_that_wants_a_key_says_how_to_get_one(tmp_path, monkeypatch, capsys):
