@@ -153,8 +153,8 @@ def _ended_after(seconds: float, connection: socket.socket) -> Iterator[None]:
 
     def end() -> None:
         late.set()
-        with contextlib.suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):  # under TLS: its own shutdown would let what is still sent go in clear
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True
