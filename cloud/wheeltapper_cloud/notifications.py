@@ -8,7 +8,6 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from wheeltapper.judge.delivery import Executor, Result, Settled
 from wheeltapper_cloud.actions_aws import AwsExecutor
 from wheeltapper_cloud.actions_local import Mailer, as_json
 from wheeltapper_cloud.actions_settings import NotificationSettings
+from wheeltapper_cloud.tables import moment
 
 if TYPE_CHECKING:
     from wheeltapper_cloud.actions import Router
@@ -259,10 +259,9 @@ class Escalation:
 
     def _action(self, action_id: str, alarm: AlarmRecord) -> Action:
         body = bytes(alarm.body)
-        since = datetime.fromtimestamp(alarm.raised_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
         name = f"{alarm.model} {alarm.key}".strip()
         told = (
-            f"Nobody has acknowledged since {since}: alarm {name}: {alarm.state}."
+            f"Nobody has acknowledged since {moment(alarm.raised_ms)}: alarm {name}: {alarm.state}."
             f" To take it up: wheeltapper alarms ack {alarm.id[-8:]}"
         )
         mails = [each for each in self._addresses if _is_mail(each)]
