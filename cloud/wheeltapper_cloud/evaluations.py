@@ -6,6 +6,7 @@ It goes to ``evaluations.jsonl`` in the data directory, which is rotated, for th
 
 import logging
 import os
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,14 @@ _BYTES, _FILES = 10 * 1024 * 1024, 5
 _OF_ONE_MESSAGE = ("detectorModelName", "keyValue", "messageId")
 
 _encode = msgspec.json.Encoder().encode
+
+
+class _PrivateFiles(RotatingFileHandler):
+    """Writes files that only their owner can read."""
+
+    def _open(self) -> TextIOWrapper:
+        descriptor = os.open(self.baseFilename, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+        return os.fdopen(descriptor, "a", encoding=self.encoding)
 
 
 class EvaluationLog:
@@ -48,8 +57,7 @@ class EvaluationLog:
         self._models = frozenset(one["detectorModelName"] for one in named if "keyValue" not in one)
         self._detectors = frozenset((one["detectorModelName"], one["keyValue"]) for one in named if "keyValue" in one)
         if self._handler is None:
-            os.close(os.open(self._path, os.O_CREAT | os.O_WRONLY, 0o600))
-            self._handler = RotatingFileHandler(self._path, maxBytes=_BYTES, backupCount=_FILES, encoding="utf-8")
+            self._handler = _PrivateFiles(self._path, maxBytes=_BYTES, backupCount=_FILES, encoding="utf-8")
         self._judge.watch(self._write)
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.companion import Served, serving
 from wheeltapper.clock import SystemClock
 from wheeltapper.judge import JudgeSettings
+from wheeltapper_cloud import evaluations
 from wheeltapper_cloud.settings import CloudSettings, InputSettings, LimitSettings, ServerSettings
 
 ROLE = "arn:aws:iam::123456789012:role/r"
@@ -424,6 +425,21 @@ def test_what_the_settings_want_is_deployed_once_and_updated_when_it_changes(tmp
             versions.append(found["detectorModelVersion"])
 
     assert versions == ["1", "1", "2"]
+
+
+def test_no_file_of_logged_evaluations_can_be_read_by_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluations, "_BYTES", 1000)
+    options = {"roleArn": ROLE, "level": "DEBUG", "enabled": True}
+    with serving(tmp_path) as cloud:
+        create_input(cloud)
+        create_model(cloud)
+        cloud.call("PUT", "/logging", {"loggingOptions": options})
+        for number in range(5):
+            put(cloud, message(number, {"id": "k", "v": number}))
+    files = sorted(tmp_path.glob("evaluations.jsonl*"))
+
+    assert len(files) > 1
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
 
 
 def test_logging_at_debug_writes_each_evaluation_as_aws_does(tmp_path, shared):
