@@ -301,7 +301,7 @@ class FileExecutor:
         try:
             with self._lock:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+                descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
                 try:
                     _append(descriptor, line)
                 finally:
@@ -314,6 +314,8 @@ class FileExecutor:
 def _append(descriptor: int, line: bytes) -> None:
     """Write the whole line and sync it, or leave the file as it was: a disk that fills up takes part of a write."""
     end = os.fstat(descriptor).st_size
+    if end and os.pread(descriptor, 1, end - 1) != b"\n":  # a power cut has left half a line
+        line = b"\n" + line
     written = os.write(descriptor, line)
     if written < len(line):
         os.ftruncate(descriptor, end)

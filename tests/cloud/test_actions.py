@@ -342,6 +342,15 @@ def test_a_disk_that_fills_up_leaves_no_part_of_a_line(tmp_path, monkeypatch):
     assert path.read_bytes() == before * 2
 
 
+def test_a_line_that_a_power_cut_left_unfinished_spoils_no_other(tmp_path):
+    path = tmp_path / "actions.jsonl"
+    path.write_bytes(b'{"id": "a')
+
+    run(FileExecutor(path), action())
+
+    assert json.loads(path.read_bytes().splitlines()[-1])["id"] == "a1"
+
+
 def test_a_command_gets_the_action_and_no_shell(tmp_path):
     out = tmp_path / "out"
     script = tmp_path / "siren"
