@@ -1,6 +1,7 @@
 """Whose turn it is in the judge."""
 
 import threading
+import time
 
 import pytest
 
@@ -14,12 +15,12 @@ from wheeltapper.judge.worker import Work, Worker
 class Bench:
     """A worker whose work is noted, with the thread that did it."""
 
-    def __init__(self, clock=None):
+    def __init__(self, clock=None, patience_s=0.02):
         self.done: list[tuple[str, str]] = []
         self.told: list[list[Refusal]] = []
         self.fails = False
         self.finished = threading.Event()
-        self.worker = Worker(self._work, lambda: 0.02, clock or SystemClock())
+        self.worker = Worker(self._work, lambda: patience_s, clock or SystemClock())
 
     def batch(self, name: str) -> tuple[list[Message], object]:
         return [Message(name, b"{}")], self.told.append
@@ -56,6 +57,27 @@ def test_a_source_right_behind_others_waits_for_the_thread():
     bench.worker.close()
 
     assert bench.done == [("first", threading.current_thread().name), ("second", "judge")]
+
+
+def test_a_source_in_the_quiet_does_not_overtake_what_the_thread_has_in_hand():
+    clock = ManualClock()
+    bench = Bench(clock, patience_s=60.0)
+    bench.worker.start(thread=True)
+
+    def pull():
+        bench.worker.submit(Batch(*bench.batch("second")))
+        until = time.monotonic() + 1.0
+        while bench.worker.depth and time.monotonic() < until:  # then the thread has it, and waits for its turn
+            time.sleep(0.001)
+        return bench.batch("first")
+
+    time.sleep(0.05)  # the thread waits for work by then
+    bench.worker.submit_from(pull)
+    clock.advance(1.0)
+    bench.worker.submit_from(lambda: bench.batch("third"))
+    bench.worker.close()
+
+    assert [name for name, _thread in bench.done] == ["first", "second", "third"]
 
 
 def test_what_was_handed_over_is_done_before_the_end_and_nothing_after():

@@ -45,6 +45,8 @@ class Worker:
         self._lock = threading.Lock()
         self._turn = threading.Lock()
         self._owner = 0
+        # More was handed over than done while anything waits, also what the thread has taken from the queue before its turn.
+        self._handed_over = self._done = 0
         self._rested_at = self._looks_at = float("-inf")
         self._open = False
         self._thread: threading.Thread | None = None
@@ -79,10 +81,11 @@ class Worker:
     def submit(self, batch: Batch) -> None:
         """Have a batch judged; refused when closed."""
         with self._lock:
-            if self._open and self._thread is not None:
+            closed = not self._open
+            self._handed_over += not closed
+            if not closed and self._thread is not None:
                 self._queue.put(batch)
                 return
-            closed = not self._open
         if closed:
             batch.refuse("judge: closed")
         else:
@@ -94,6 +97,7 @@ class Worker:
         with self._lock:
             threaded = self._open and self._thread is not None
             mine = threaded and self._is_quiet() and self._turn.acquire(blocking=False)
+            self._handed_over += threaded
             if threaded and not mine:
                 self._queue.put(source)
                 return
@@ -118,6 +122,7 @@ class Worker:
                 raise UnavailableError("judge: closed")
             queued = self._thread is not None
             if queued:
+                self._handed_over += 1
                 self._queue.put(call)
         if not queued:
             call.run()
@@ -128,11 +133,13 @@ class Worker:
         self._do(None)
 
     def _is_quiet(self) -> bool:
-        return self._queue.empty() and self._clock.monotonic() - self._rested_at >= _QUIET_S
+        return self._handed_over == self._done and self._clock.monotonic() - self._rested_at >= _QUIET_S
 
     def _do(self, item: Item | None) -> None:
         if self._owner == threading.get_ident():  # what work itself hands over, where there is no thread
-            self._work(self._gather(item))
+            work = self._gather(item)
+            self._work(work)
+            self._done += len(work)
             return
         self._turn.acquire()
         self._do_and_release(item)
@@ -150,6 +157,7 @@ class Worker:
                 each.refuse(f"judge: failed: {error}")
         finally:
             self._owner = 0
+            self._done += len(work)
             self._rested_at = self._clock.monotonic()
             overslept = self._thread is not None and self._rested_at + self._patience_s() < self._looks_at
             self._turn.release()
