@@ -179,7 +179,8 @@ class Outbox:
 
     def peek(self, limit: int, after_id: int = 0) -> list[Entry]:
         """The oldest entries whose id is above ``after_id``, at most ``limit`` of them."""
-        find = "SELECT id, topic, payload FROM entry WHERE id > ? ORDER BY id"  # no LIMIT: hidden rows count for nothing
+        # No LIMIT: rows that are hidden count for nothing.
+        find = "SELECT id, topic, payload FROM entry WHERE id > ? ORDER BY id"
         with self._reader_lock, contextlib.closing(self._reader.execute(find, (after_id,))) as rows:
             waiting = (Entry(*row) for row in rows if row[0] not in self._removing)
             return list(islice(waiting, limit))
