@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.core.judging import MODEL, Bench, deployment
+from tests.executing import action, run
 from wheeltapper.clock import ManualClock, SystemClock
 from wheeltapper.errors import MessageError, SettingsError, UnavailableError
-from wheeltapper.judge import Action
 from wheeltapper.judge.delivery import Delivery, DeliverySettings, Result
 from wheeltapper.transport.memory import MemoryBroker
 from wheeltapper_cloud.actions import Router
@@ -31,17 +31,6 @@ from wheeltapper_cloud.actions_settings import (
     ToWebhook,
 )
 from wheeltapper_cloud.settings import load
-
-
-def action(kind="sns", target="arn:aws:sns:us-east-1:123456789012:t", payload=b'{"a": 1}', **more):
-    values = {"id": "a1", "model": "Motor", "key": "m1", "thing": "m1", "event": "e", "time_ms": 1_700_000_000_123}
-    return Action(**{**values, "type": kind, "target": target, "payload": payload, **more})
-
-
-def run(executor, wanted):
-    results = []
-    executor.execute(wanted, results.append)
-    return results[0]
 
 
 class Scripted:

@@ -9,9 +9,10 @@ from urllib.parse import quote
 import pytest
 
 from tests.core.judging import Bench, deployment
+from tests.executing import action, run
 from tests.loopback import free_port
 from wheeltapper.errors import MessageError, SettingsError, UnavailableError
-from wheeltapper.judge import Action, Message
+from wheeltapper.judge import Message
 from wheeltapper.judge.delivery import Delivery
 from wheeltapper_cloud.actions import Router
 from wheeltapper_cloud.actions_aws import AwsExecutor, region_of
@@ -19,17 +20,6 @@ from wheeltapper_cloud.actions_settings import ActionSettings, AwsAccount
 
 REGION = "us-east-1"
 SECRET = "do-not-tell-anybody"
-
-
-def action(kind="sns", target="arn:aws:sns:us-east-1:123456789012:t", payload=b'{"a": 1}', **more):
-    values = {"id": "a1", "model": "Motor", "key": "m1", "thing": "m1", "event": "e", "time_ms": 1_700_000_000_123}
-    return Action(**{**values, "type": kind, "target": target, "payload": payload, **more})
-
-
-def run(executor, wanted):
-    results = []
-    executor.execute(wanted, results.append)
-    return results[0]
 
 
 @pytest.fixture

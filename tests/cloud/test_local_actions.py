@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.executing import action, run
 from tests.loopback import free_port
 from wheeltapper.certs import Authority
 from wheeltapper.clock import ManualClock, SystemClock
 from wheeltapper.errors import MessageError, SettingsError, UnavailableError
-from wheeltapper.judge import Action
 from wheeltapper_cloud.actions import Router
 from wheeltapper_cloud.actions_local import CommandExecutor, EmailExecutor, FileExecutor, Mailer, WebhookExecutor
 from wheeltapper_cloud.actions_settings import (
@@ -26,20 +26,6 @@ from wheeltapper_cloud.actions_settings import (
     ToFile,
     ToWebhook,
 )
-
-
-def action(payload=b'{"a": 1}', **more):
-    values = {
-        "id": "a1", "model": "Motor", "key": "m1", "thing": "m1", "event": "e", "time_ms": 1_700_000_000_123,
-        "type": "sns", "target": "arn:aws:sns:us-east-1:123456789012:t",
-    }  # fmt: skip
-    return Action(**{**values, "payload": payload, **more})
-
-
-def run(executor, wanted):
-    results = []
-    executor.execute(wanted, results.append)
-    return results[0]
 
 
 def secret(tmp_path, mode=0o600):
@@ -392,8 +378,8 @@ def router(tmp_path, *mappings):
 def test_only_stars_and_question_marks_are_patterns(tmp_path):
     route = router(tmp_path, ToFile(target="/line[1]/temp*", path=tmp_path / "a"))
 
-    assert route(action(type="iotSiteWise", target="/line[1]/temperature")) is not None
-    assert route(action(type="iotSiteWise", target="/line1/temperature")) is None
+    assert route(action("iotSiteWise", target="/line[1]/temperature")) is not None
+    assert route(action("iotSiteWise", target="/line1/temperature")) is None
 
 
 def test_a_mapping_of_a_type_that_does_not_exist_is_refused(tmp_path):
