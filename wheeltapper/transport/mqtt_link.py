@@ -313,8 +313,9 @@ class Link:
         with self._lock:
             self._ended = True
             pending, self._pending = self._pending, {}
-        for end in (self._socket, self._wakes, self._waker):
-            end.close()
+        with self._writing:  # else the next connection may be given the number to which somebody is about to write
+            for end in (self._socket, self._wakes, self._waker):
+                end.close()
         for done in pending.values():
             _tell(done, delivered=False)
 
