@@ -10,6 +10,8 @@ from wheeltapper.clock import SystemClock
 from wheeltapper.errors import MessageError, UnavailableError
 from wheeltapper.judge import Action
 from wheeltapper.judge.delivery import Delivery, DeliverySettings, Result
+from wheeltapper.judge.executors import BrokerExecutor
+from wheeltapper.transport.memory import MemoryBroker, MemoryTransport
 
 
 def action(number=1, kind="sns"):
@@ -139,6 +141,24 @@ def test_an_executor_that_answers_twice_is_heard_once(tmp_path):
 
     assert tried == 3
     assert judge.notes[-1] == ("sns-1", "parked", 3, "first")
+
+
+def test_an_action_that_the_broker_says_it_will_not_take_is_parked_with_the_reason(tmp_path):
+    bench, judge, broker = Bench(tmp_path), Judged(), MemoryBroker()
+    broker.refuses = lambda topic, _payload: topic == "t"
+    transport = MemoryTransport(broker)
+    transport.start()
+    executor = BrokerExecutor(transport)
+    delivery = Delivery(lambda _: executor, bench.clock, DeliverySettings(attempts=3))
+    delivery.attach(judge)
+    delivery.take([action(1)])
+
+    for _ in range(20):
+        delivery.run_due()
+        broker.deliver()
+        bench.clock.advance(10)
+
+    assert judge.notes == [("sns-1", "parked", 3, "broker: refused: not authorized")]
 
 
 def test_what_is_delivered_while_more_is_fetched_is_not_delivered_again(tmp_path):

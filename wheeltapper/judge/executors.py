@@ -7,7 +7,7 @@ from wheeltapper.judge.delivery import Result, Settled
 from wheeltapper.judge.host import Judge
 from wheeltapper.judge.types import Action, Message, Refusal
 from wheeltapper.topics import topic_of
-from wheeltapper.transport import Transport
+from wheeltapper.transport import Refused, Transport
 
 _WILDCARDS = frozenset("+#\0")
 
@@ -22,7 +22,7 @@ class BrokerExecutor:
         self._topic = topic
 
     def execute(self, action: Action, settled: Settled) -> None:
-        """Delivered when the broker has acknowledged; a broker that is away uses up no attempt."""
+        """Delivered when the broker has acknowledged; one that is away uses up no attempt, one that refuses does."""
         topic = topic_of(self._topic, action.thing) if self._topic else action.target
         if not topic or _WILDCARDS & set(topic):
             raise MessageError(f"topic {topic!r}: cannot be published on")
@@ -30,8 +30,11 @@ class BrokerExecutor:
             settled(Result("away", "broker: not connected"))
             return
 
-        def done(delivered: object) -> None:
-            settled(Result("delivered") if delivered else Result("away", "broker: not acknowledged"))
+        def done(outcome: bool | Refused) -> None:
+            if isinstance(outcome, Refused):
+                settled(Result("retry", f"broker: refused: {outcome.reason}"))
+            else:
+                settled(Result("delivered") if outcome else Result("away", "broker: not acknowledged"))
 
         self._transport.publish(topic, action.payload, done)
 
