@@ -66,6 +66,7 @@ class Ingest:
     def _receive(self, rules: "_Rules", delivery: Delivery) -> None:
         if self._stop.is_set():
             return
+        self.received += 1
         self._arrived.append((delivery, rules.of(delivery.topic)))
         if not self._asked:
             self._ask()
@@ -84,7 +85,6 @@ class Ingest:
         owners: list[int] = []
         for _ in range(len(arrived)):
             delivery, rules = arrived.popleft()
-            self.received += 1
             first = len(messages)
             for rule in rules:
                 messages += self._read(rule, delivery, now_ms)

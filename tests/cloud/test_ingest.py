@@ -115,6 +115,7 @@ def test_refused_deliveries_come_back_in_order_before_newer_ones(tmp_path):
 
     assert [json.loads(message.payload)["n"] for message in messages] == [0, 1, 2, 3]
     assert line.receiver.unacknowledged == 0
+    assert line.ingest.received == 4
 
 
 @pytest.mark.parametrize(
