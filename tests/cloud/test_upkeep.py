@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.companion import serving
 from tests.core.judging import ALARM, MODEL, deployment
+from tests.loopback import wait_until
 from wheeltapper.judge import Message
 from wheeltapper.transport.memory import MemoryBroker
 
@@ -42,8 +43,7 @@ def test_alarms_and_actions_that_wait_for_people_are_counted(scraped):
     judge.put([Message("Reading", json.dumps({"id": "m1", "t": 90, "n": 1}).encode())])
     motor = next(each for each in judge.raised_alarms() if each.model == "Motor")
     judge.acknowledge(motor.id, by="ada")
-    while not judge.actions(["undelivered"]):
-        pass
+    wait_until(lambda: judge.actions(["undelivered"]))
 
     after = scrape()[1]
 
