@@ -70,6 +70,8 @@ class Pacing:
         if pace is None or seat.slot is None or not timed:
             if seat.rhythm is not None:
                 self._count(seat, seat.rhythm, reading, told=pace is None)
+            elif self._misfits:  # it may have misfitted the version before
+                self._misfits.pop(reading.thing, None)
             return Step(Taken(True), reading.values)
         row = self._window(reading.thing, seat.slot.card, pace).add(reading.time_ms, reading.values)
         before_ms = self._newest.get(reading.thing, reading.time_ms)
@@ -85,7 +87,9 @@ class Pacing:
 
     def _count(self, seat: Seat, pace: Pace, reading: Reading, *, told: bool) -> None:
         thing = reading.thing
-        arrivals = self._arrivals.setdefault(thing, _Arrivals(reading.time_ms))
+        arrivals = self._arrivals.get(thing)
+        if arrivals is None:
+            arrivals = self._arrivals[thing] = _Arrivals(reading.time_ms)
         if not arrivals.take(reading.time_ms, pace):
             self._misfits.pop(thing, None)
             return

@@ -252,6 +252,22 @@ def test_a_version_of_another_pace_starts_cold_at_its_own(make: Make, tmp_path: 
     assert ids(gateway)[9:] == [15_000, 20_000, 25_000, 30_000]
 
 
+def test_a_version_without_a_pace_ends_what_health_says_of_the_one_before(make: Make, tmp_path: Path) -> None:
+    gateway = make("one", {"period_ms": 1000})
+    for place in range(61):
+        put(gateway, 5000 * place, TT01=50.0, TT02=1.0)
+    gateway.run()
+    before = health_of(gateway)["status"]
+    write_small_model(tmp_path / "one" / "model", "2.0.0")
+    gateway.inference.shelf.look()
+
+    put(gateway, 5000 * 61, TT01=50.0, TT02=1.0)
+    gateway.run()
+    health = health_of(gateway)
+
+    assert (before, health["status"]) == ("degraded", "ready"), health["detail"]
+
+
 def test_a_candidate_of_another_pace_is_refused_a_trial(make: Make, tmp_path: Path) -> None:
     write_small_model(tmp_path / "versions" / "1.0.0", period_ms=1000)
     models = [ModelSettings(things=["*"], folder=tmp_path / "versions", rollout="shadow", period_s="card")]
