@@ -7,12 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from wheeltapper.clock import SystemClock
 from wheeltapper.errors import UnavailableError
 from wheeltapper.transport import Delivery, Transport
 from wheeltapper.transport import mqtt_packets as packets
 from wheeltapper.transport.bulk import BulkTransport
-from wheeltapper.transport.mqtt_link import Link
 from wheeltapper.transport.settings import BrokerSettings, Client, open_transport
 
 
@@ -200,39 +198,3 @@ def test_a_refused_subscription_is_told_until_it_is_granted(
     transport.close()
     peer.connection.close()
     broker.close()
-
-
-class SlowSocket(socket.socket):
-    """Sends only when told to, and notes whether it was closed meanwhile."""
-
-    def hold(self) -> None:
-        self.sending, self.go_on = threading.Event(), threading.Event()
-        self.closed_while_sending = False
-
-    def send(self, data: bytes, flags: int = 0) -> int:  # type: ignore[override]
-        self.sending.set()
-        self.go_on.wait(20)
-        self.closed_while_sending = self.fileno() < 0
-        return len(data)
-
-
-def test_a_connection_is_not_closed_while_somebody_writes_to_it() -> None:
-    near, far = socket.socketpair()
-    far.sendall(b"\x20\x02\x00\x00")
-    connection = SlowSocket(fileno=near.detach())
-    connection.hold()
-    link = Link(connection, b"hello", 0, lambda _delivery: None, SystemClock())
-    writing = threading.Thread(target=link.publish, args=("a", b"1", None))
-    serving = threading.Thread(target=link.serve)
-    writing.start()
-    assert connection.sending.wait(20)
-    far.close()
-    serving.start()
-    serving.join(0.2)
-
-    connection.go_on.set()
-    writing.join(20)
-    serving.join(20)
-
-    assert not connection.closed_while_sending
-    assert connection.fileno() < 0

@@ -3,8 +3,8 @@ The judge: a durable host around the pure detector engine, for the cloud and the
 
 Everything that can change a detector (messages, deployments, operators' commands, the clock reading at which timers fire)
 is written to the journal and synced before it is applied, and applied in the order written. So a restart, however
-sudden, loads the last snapshot, replays the rest and stands exactly where it stood. One thread at a time has the engine and
-the journal; every method may be called from any thread.
+sudden, loads the last snapshot, replays the rest and stands exactly where it stood. One thread owns the engine and the
+journal; every method may be called from any thread.
 """
 
 import logging
@@ -75,15 +75,15 @@ class Judge:
         """
         Args:
             data_dir: holds ``judge.db``; made if missing; one process at a time.
-            on_actions: called, by whoever judges just then, with actions that are durable and to be carried out; must not
-                block. Whoever carries them out says so with ``settle``.
+            on_actions: called on the judge's thread with actions that are durable and to be carried out; must not block.
+                Whoever carries them out says so with ``settle``.
         """
         self._path = data_dir / DATABASE
         self._clock = clock
         self._settings = settings or JudgeSettings()
         self._engine = engine
         self._on_actions = on_actions or (lambda _actions: None)
-        self._worker = Worker(self._work, self._patience_s, clock)
+        self._worker = Worker(self._work, self._patience_s)
         self._settled: deque[tuple[str, ActionStatus, int, int, str]] = deque()
         self._core: Core | None = None
         self._keeper: threading.Thread | None = None

@@ -2,8 +2,7 @@
 One MQTT connection that reads and writes as much at a time as there is.
 
 One thread owns the socket; whoever else has something to send leaves it in a queue and wakes that thread, once for all that
-gathers meanwhile. So a thousand acknowledgements cost one system call, and nobody who sends ever waits for the network. What
-is sent after a moment of quiet goes out at once, on the thread that sends it, which spares it the way through that thread.
+gathers meanwhile. So a thousand acknowledgements cost one system call, and nobody who sends ever waits for the network.
 """
 
 import contextlib
@@ -26,8 +25,6 @@ _PACKETS_AT_ONCE: Final = 4096
 _IN_FLIGHT: Final = 65_000
 _SUBSCRIPTION: Final = 65_001
 _SUBSCRIPTIONS: Final = 500
-# So seldom does a sender write by itself; a system call of its own for each of many packets would cost too much.
-_DIRECT_EVERY_S: Final = 0.0005
 _REFUSALS = {
     1: "protocol version",
     2: "client id",
@@ -53,7 +50,7 @@ class LinkDelivery:
     def acknowledge(self) -> None:
         reply, self._reply = self._reply, b""
         if reply:
-            self._link.send(reply, urgent=False)
+            self._link.send(reply)
 
 
 class Link:
@@ -85,11 +82,7 @@ class Link:
         self._splitter = packets.Splitter()
         self._waiting: deque[bytes] = deque()
         self._unsent = b""
-        self._direct_at = float("-inf")
-        self._encrypted = isinstance(connection, ssl.SSLSocket)
-        self._writing = threading.Lock()
         self._awake = False
-        self._handling = 0
         self._ended = False
         self._lock = threading.Lock()
         self._number = 0
@@ -118,27 +111,11 @@ class Link:
             raise OSError(f"refused: {_REFUSALS.get(body[1], f'code {body[1]}')}")
         return found[1:]
 
-    def send(self, packet: bytes, *, urgent: bool = True) -> None:
-        """Send soon, or, from within ``deliver`` and not urgent, after it; nothing once the connection has ended."""
+    def send(self, packet: bytes) -> None:
+        """Send soon; from any thread; nothing once the connection has ended."""
         self._waiting.append(packet)
-        if not urgent and self._handling == threading.get_ident():
-            return
-        if not self._awake and not self._sent_directly():
+        if not self._awake:
             self._wake()
-
-    def _sent_directly(self) -> bool:
-        """Write on the caller's thread, after a moment of quiet; an encrypted socket bears one thread only."""
-        if self._encrypted:
-            return False
-        now = self._clock.monotonic()
-        if now - self._direct_at < _DIRECT_EVERY_S:
-            return False
-        self._direct_at = now
-        try:
-            self._flush()
-        except OSError:  # the thread that reads will find out, too
-            return False
-        return not (self._waiting or self._unsent)
 
     def _wake(self) -> None:
         self._awake = True
@@ -224,13 +201,8 @@ class Link:
         return data
 
     def _handle(self, found: Sequence[tuple[int, bytes]]) -> None:
-        self._handling = threading.get_ident()
-        try:
-            for kind, body in found:
-                self._handle_packet(kind, body)
-        finally:
-            self._handling = 0
-        self._flush()
+        for kind, body in found:
+            self._handle_packet(kind, body)
 
     def _handle_packet(self, kind: int, body: bytes) -> None:
         match kind & 0xF0:
@@ -245,7 +217,7 @@ class Link:
             case packets.PUBACK:
                 _tell(self._pending.pop(packets.number_of(body), None), delivered=True)
             case packets.PUBREL:
-                self.send(packets.answer(packets.PUBCOMP, body), urgent=False)
+                self.send(packets.answer(packets.PUBCOMP, body))
             case packets.SUBACK:
                 self._subscribed(self._asked.get(packets.number_of(body), ()), body[2:])
 
@@ -256,29 +228,21 @@ class Link:
             log.error("broker: refused to subscribe to %s; see its access rules", ", ".join(sorted(refused)))
 
     def _flush(self) -> None:
-        """Send what waits, unless another thread is about it, which then sends this, too."""
-        while self._waiting or self._unsent:
-            if not self._writing.acquire(blocking=False):
-                return
+        """Send what waits, all of it as one; keep what the network does not take."""
+        waiting = self._waiting
+        while waiting or self._unsent:
+            pieces = [self._unsent]
+            while waiting and len(pieces) < _PACKETS_AT_ONCE:
+                pieces.append(waiting.popleft())
+            self._unsent = b"".join(pieces)
             try:
-                if not self._write():
-                    return
-            finally:
-                self._writing.release()
-
-    def _write(self) -> bool:
-        """Send what waits, all of it as one; False, and the rest is kept, where the network does not take it."""
-        pieces = [self._unsent]
-        while self._waiting and len(pieces) < _PACKETS_AT_ONCE:
-            pieces.append(self._waiting.popleft())
-        self._unsent = b"".join(pieces)
-        try:
-            sent = self._socket.send(self._unsent)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return False
-        self._sent_at = self._clock.monotonic()
-        self._unsent = self._unsent[sent:]
-        return not self._unsent
+                sent = self._socket.send(self._unsent)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return
+            self._sent_at = self._clock.monotonic()
+            self._unsent = self._unsent[sent:]
+            if self._unsent:
+                return
 
     def _listen_for(self, events: int) -> None:
         if events != self._listens_for:
@@ -313,9 +277,8 @@ class Link:
         with self._lock:
             self._ended = True
             pending, self._pending = self._pending, {}
-        with self._writing:  # else the next connection may be given the number to which somebody is about to write
-            for end in (self._socket, self._wakes, self._waker):
-                end.close()
+        for end in (self._socket, self._wakes, self._waker):
+            end.close()
         for done in pending.values():
             _tell(done, delivered=False)
 
