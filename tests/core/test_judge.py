@@ -460,3 +460,16 @@ def test_attempts_counted_before_a_crash_count_after_the_replay_too(tmp_path):
     [record] = [each for each in bench.judge.actions() if each.action.id == action.id]
 
     assert (record.status, record.attempts, record.detail) == ("pending", 2, "away")
+
+
+def test_of_many_closed_alarms_the_newest_are_listed(tmp_path):
+    bench = Bench(tmp_path).with_models()
+    for number in range(4):
+        bench.put(90.0, key=f"m{number}")
+        bench.clock.advance(10)
+    for number in range(3):
+        bench.judge.delete_detectors([("Motor", f"m{number}")])
+
+    listed = [alarm.key for alarm in bench.judge.raised_alarms(closed=True, limit=100) if alarm.model == "Motor"]
+
+    assert listed == ["m3", "m2", "m1", "m0"]

@@ -239,11 +239,12 @@ def read_action(connection: sqlite3.Connection, action_id: str) -> ActionRecord 
 
 
 def read_alarms(connection: sqlite3.Connection, *, closed: bool = False, limit: int = 1000) -> list[AlarmRecord]:
-    """Open alarms, or all, the most severe and oldest first, what is unacknowledged before what is not."""
+    """Open alarms, the unacknowledged, most severe and oldest first; then, if asked for, closed ones, the newest first."""
     condition = "" if closed else "WHERE cleared_ms IS NULL"
     rows = connection.execute(
         f"SELECT {ALARM_COLUMNS} FROM alarm {condition} ORDER BY cleared_ms IS NOT NULL,"  # noqa: S608 - constants
-        " acknowledged_ms IS NOT NULL, coalesce(severity, 0) DESC, raised_ms LIMIT ?",
+        " cleared_ms IS NULL AND acknowledged_ms IS NOT NULL, (cleared_ms IS NULL) * coalesce(severity, 0) DESC,"
+        " CASE WHEN cleared_ms IS NULL THEN raised_ms ELSE -raised_ms END LIMIT ?",
         (limit,),
     )
     return [alarm_record(row) for row in rows]
