@@ -128,17 +128,18 @@ class DriftWatch:
 
     def work(self) -> int:
         """Look at what was noted, tell what has drifted, keep states that are due; returns how many readings that was."""
-        for _ in range(len(self._leaving)):
-            self._things.pop(self._leaving.popleft(), None)
+        leaving = len(self._leaving)  # what was noted of these is among the rows that wait now
         rows = [self._rows.popleft() for _ in range(len(self._rows))]
         drifted: list[str] = []
         for row in rows:
             found = self._take(row)
             if found:
                 drifted.append(row.thing)
+        for _ in range(leaving):
+            self._things.pop(self._leaving.popleft(), None)
         now = self._clock.monotonic()
         due = [thing for thing, watched in self._things.items() if watched.dirty and watched.due <= now]
-        self._save(list(dict.fromkeys([*drifted, *due[:_SAVED_AT_ONCE]])))
+        self._save(list(dict.fromkeys([*filter(self._things.__contains__, drifted), *due[:_SAVED_AT_ONCE]])))
         return len(rows)
 
     def close(self) -> None:

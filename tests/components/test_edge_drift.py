@@ -149,6 +149,19 @@ def test_more_things_than_the_bound_are_counted_and_scored_all_the_same(make: Ma
     assert len(gateway.heard()) == 2
 
 
+def test_a_thing_that_is_forgotten_is_not_brought_back_by_readings_still_to_be_looked_at(make: Make) -> None:
+    gateway = make(max_things=1)
+
+    for thing in ("motor-1", "motor-2"):  # both before the next look for drift
+        gateway.send(0, 1, thing=thing)
+        gateway.local.deliver()
+        gateway.inference.work()
+    gateway.close()
+    gateway.open()
+
+    assert sorted(gateway.links.first.outbox.states("drift/")) == ["drift/motor-2"]
+
+
 def test_states_are_kept_every_so_often_and_not_with_every_reading(make: Make) -> None:
     gateway = make()
 
