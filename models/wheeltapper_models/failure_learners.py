@@ -21,9 +21,8 @@ Floats = NDArray[np.float64]
 ROUNDS = 200
 TREES: dict[str, Any] = {"num_leaves": 8, "learning_rate": 0.05, "min_data_in_leaf": 20}
 FOLDS = 5
-FAINT = (
-    0.01  # log-odds that no column accounts for, shared equally: where nothing speaks for a failure, nobody is blamed
-)
+# Log-odds that no column accounts for, shared equally: where nothing speaks for a failure, nobody is blamed.
+FAINT = 0.01
 SHARES = (1.0, 0.5, 0.0)  # of the trees in the margin, the logistic regression having the rest
 
 
