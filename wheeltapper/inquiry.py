@@ -5,7 +5,7 @@ MQTT 3.1.1 has no word for "this message is not allowed": a broker can only hang
 was not acknowledged, would make it hang up for ever. But a connection also breaks of itself. So an entry is blamed only when
 it was sent alone, time after time on a connection that had been quiet and whole for a while, the connection broke at once
 each time, and some other entry, sent alone, then passed. An acknowledgement that fails to come while the connection holds
-blames nobody. Where the other side names the message that it refuses (MQTT 5, a nucleus), a few refusals in a row are enough.
+blames nobody. Where the other side names the message that it refuses (MQTT 5, a nucleus), a few refusals in a row do.
 
 Pure: entries, outcomes and monotonic seconds are handed in.
 """
