@@ -7,21 +7,20 @@ the name under which an act is recorded is the access key's, or, where no key is
 
 import functools
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from wheeltapper.detector.handle import Kind
-from wheeltapper.errors import WheeltapperError
 from wheeltapper.judge import ActionRecord, AlarmOperation, AlarmRecord, AlarmView, Deployment, Judge
 from wheeltapper_cloud.guard import Guard
 from wheeltapper_cloud.iotevents import service_error
+from wheeltapper_cloud.received import is_unread, read_body, signed_request
 from wheeltapper_cloud.records import Records
-from wheeltapper_cloud.signature import SignedRequest
 from wheeltapper_cloud.wire import ServiceError
 
 _SERVICE = "iotevents"
@@ -271,35 +270,21 @@ class OperationsApi:
             asked = await self._admitted(request)
             content = _encode(await run_in_threadpool(answer, asked))
             return Response(content, media_type="application/json")
-        except (ServiceError, WheeltapperError) as error:
+        except ClientDisconnect:
+            return Response()
+        except Exception as error:  # the edge of a request: every failure is an answer
             refusal = service_error(error)
-            return Response(refusal.body(), refusal.status, media_type="application/json")
+            headers = {"connection": "close"} if is_unread(refusal) else None
+            return Response(refusal.body(), refusal.status, headers, media_type="application/json")
 
     async def _admitted(self, request: Request) -> Asked:
-        body = b"".join([part async for part in _limited(request)])
-        raw = request.scope.get("raw_path") or request.url.path.encode()
-        signed = SignedRequest(
-            request.method,
-            cast(bytes, raw).decode("latin-1").partition("?")[0],
-            request.scope["query_string"].decode("latin-1"),
-            request.scope["headers"],
-            body,
-        )
-        by = self._guard.admit(signed, _SERVICE)
+        body = await read_body(request.scope, request.receive, _BODY_LIMIT)
+        by = self._guard.admit(signed_request(request.scope, body), _SERVICE)
         try:
             content = msgspec.json.decode(body or b"{}", type=dict[str, Any])
         except (msgspec.DecodeError, RecursionError) as error:
             raise ServiceError("InvalidRequestException", f"the body must be a JSON object: {error}") from error
         return Asked(dict(request.path_params), request.query_params, content, by)
-
-
-async def _limited(request: Request) -> Any:
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > _BODY_LIMIT:
-            raise ServiceError("InvalidRequestException", f"the body exceeds {_BODY_LIMIT} bytes")
-        yield part
 
 
 def _operation(asked: Asked) -> Any:

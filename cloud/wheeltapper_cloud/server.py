@@ -26,13 +26,11 @@ from wheeltapper_cloud.guard import Guard
 from wheeltapper_cloud.iotevents import AsyncHandler, Handler, service_error
 from wheeltapper_cloud.iotevents_account import Call
 from wheeltapper_cloud.metrics import CONTENT_TYPE, Metrics
+from wheeltapper_cloud.received import is_unread, raw_path, read_body, signed_request
 from wheeltapper_cloud.settings import ServerSettings
-from wheeltapper_cloud.signature import SignedRequest
 from wheeltapper_cloud.wire import NO_CONTENT, Operation, Operations, ServiceError
 
 THREADS = 8
-BODY_TIMEOUT_S = 30.0
-_BODY_UNREAD = ("RequestEntityTooLargeException", "RequestTimeoutException")
 
 
 class Endpoint:
@@ -63,7 +61,7 @@ class Endpoint:
         name = "unknown"
         headers = [(b"x-amzn-requestid", self._request_id())]
         try:
-            body = await self._body(scope, receive)
+            body = await read_body(scope, receive, self._body_limit)
             operation, labels = self._find(scope)
             name = operation.name
             status, answer = operation.status, await self._answer(scope, operation, labels, body)
@@ -73,7 +71,7 @@ class Endpoint:
             refusal = service_error(error)
             status, answer = refusal.status, refusal.body()
             headers.append((b"x-amzn-errortype", refusal.code.encode()))
-            if refusal.code in _BODY_UNREAD:
+            if is_unread(refusal):
                 headers.append((b"connection", b"close"))
         if status != NO_CONTENT:
             headers += [(b"content-type", b"application/json"), (b"content-length", str(len(answer)).encode())]
@@ -86,46 +84,21 @@ class Endpoint:
         return b"%b%012x" % (self._process_id, next(self._numbers) & 0xFFFFFFFFFFFF)
 
     def _find(self, scope: Scope) -> tuple[Operation, dict[str, str]]:
-        found = self._operations.find(scope["method"], _raw_path(scope))
+        found = self._operations.find(scope["method"], raw_path(scope))
         if found is None:
             raise ServiceError("UnknownOperationException", f"no operation is {scope['method']} {scope['path']}"[:1024])
         return found
 
     async def _answer(self, scope: Scope, operation: Operation, labels: dict[str, str], body: bytes) -> bytes:
-        query = scope["query_string"].decode("latin-1")
-        signed = SignedRequest(scope["method"], _raw_path(scope), query, scope["headers"], body)
+        signed = signed_request(scope, body)
         by = self._guard.admit(signed, operation.service)
-        request = operation.read(labels, query, body)
+        request = operation.read(labels, signed.query, body)
         call = Call(request=request, by=by, migrate=_wants_migration(scope))
         try:
             async with asyncio.timeout(self._timeout_s):
                 return operation.write(await self._answers[operation.name](call))
         except TimeoutError as error:
             raise UnavailableError("judge: did not answer in time; send the request again") from error
-
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        for name, value in scope["headers"]:
-            if name == b"content-length" and (not value.isdigit() or int(value) > self._body_limit):
-                raise self._too_large()
-        parts: list[bytes] = []
-        size, more = 0, True
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                while more:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientDisconnect
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-                    if size > self._body_limit:
-                        raise self._too_large()
-                    more = message.get("more_body", False)
-        except TimeoutError as error:
-            raise ServiceError("RequestTimeoutException", "the body did not arrive in time") from error
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _too_large(self) -> ServiceError:
-        return ServiceError("RequestEntityTooLargeException", f"the body exceeds {self._body_limit} bytes")
 
     def _awaitable(self, handler: Handler | AsyncHandler) -> Callable[[Call], Awaitable[dict[str, Any]]]:
         if inspect.iscoroutinefunction(handler):
@@ -171,11 +144,6 @@ def application(endpoint: Endpoint, metrics: Metrics, ready: Callable[[], str], 
 def _beginning(path: str) -> str:
     """The first segment of a path."""
     return path[1:].partition("/")[0]
-
-
-def _raw_path(scope: Scope) -> str:
-    raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    return raw.decode("latin-1").partition("?")[0]
 
 
 def _wants_migration(scope: Scope) -> bool:

@@ -1,5 +1,6 @@
 """The server around the operations: who may call, what is no operation, health, metrics, limits of a request."""
 
+import asyncio
 import json
 import os
 import signal
@@ -81,6 +82,45 @@ def test_a_body_beyond_the_limit_is_refused_and_the_next_request_served(tmp_path
 
     assert (refused[0], refused[2]["x-amzn-errortype"]) == (413, "RequestEntityTooLargeException")
     assert served[0] == 200
+
+
+def test_an_operators_body_beyond_the_limit_is_refused_as_any_other(empty):
+    refused = empty.call("POST", "/wheeltapper/actions/replay", b"x" * 70_000)
+
+    assert refused[0] == 413
+    assert "exceeds" in refused[1]["message"]
+
+
+@pytest.mark.parametrize("path", ["/inputs", "/wheeltapper/actions/replay"])
+def test_a_caller_that_goes_away_is_no_failure(empty, path):
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(b"host", b"localhost")],
+    }
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(_message):
+        pass
+
+    asyncio.run(empty.companion.application()(scope, receive, send))
+
+
+def test_what_nobody_foresaw_is_an_answer_of_operators_commands_too(empty, monkeypatch):
+    def broken(**_arguments):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(empty.companion.judge, "audit_trail", broken)
+
+    answer = empty.call("GET", "/wheeltapper/audit")
+
+    assert answer[0] == 500
+    assert "internal failure" in answer[1]["message"]
 
 
 def test_a_body_that_does_not_say_its_length_is_measured(tmp_path):
