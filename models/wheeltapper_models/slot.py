@@ -163,8 +163,7 @@ class Slot:
         """Begin a machine's window anew: its next row is its first."""
         with self._lock:
             self._session.restart(thing, self._states)
-            if self._last.pop(thing, None) is not None:
-                self._counts[thing] += self._kept_rows + 1
+            self._forget_rows(thing)
 
     def drop(self, thing: str) -> None:
         """Keep nothing of a machine; should it come back, it begins as a new one."""
@@ -176,8 +175,12 @@ class Slot:
         """A pause came before a machine's next row: no row before it speaks any more, what they said stands."""
         with self._lock:
             self._session.pause(thing, self._states)
-            if self._last.pop(thing, None) is not None:
-                self._counts[thing] += self._kept_rows + 1
+            self._forget_rows(thing)
+
+    def _forget_rows(self, thing: str) -> None:
+        """Warm no model with a machine's rows; one that warms up now has missed more than are kept."""
+        if self._last.pop(thing, None) is not None:
+            self._counts[thing] += self._kept_rows + 1
 
     def _warmed(self, session: Served) -> tuple[dict[str, Any], dict[str, int]]:
         """States after the rows kept now, worked out while rows go on being judged, and how far they reach."""
@@ -189,12 +192,13 @@ class Slot:
         return states, known
 
     def _news(self, known: dict[str, int], states: dict[str, Any]) -> list[list[SensorRow]]:
-        """Each machine's rows since ``known``, which moves up; a machine with more news than kept rows starts cold."""
+        """Each machine's rows since ``known``, which moves up; one with more news than kept rows, or new, starts cold."""
         news = []
         for thing, rows in self._last.items():
             since = self._counts[thing] - known.get(thing, 0)
-            if since > len(rows):
+            if not 0 <= since <= len(rows):
                 states.pop(thing, None)
+                since = len(rows)
             if since:
                 news.append(list(rows)[-since:])
             known[thing] = self._counts[thing]
