@@ -87,7 +87,8 @@ class Rule:
 
     def _plain_head(self, settings: RuleSettings) -> "msgspec.json.Decoder[Any] | None":
         """Where the payload passes as it is, a decoder that reads the id and the time alone."""
-        simple = all("$" not in path and "." not in path for path in (settings.message_id, settings.timestamp))
+        names = {"id": settings.message_id, "time": settings.timestamp}
+        simple = all(path and "$" not in path and "." not in path for path in names.values())
         select = self._select
         if (
             self._batch
@@ -96,9 +97,11 @@ class Rule:
             or (select is not None and not (select.everything and select.accepts is None))
         ):
             return None
-        fields = [("id", Any, msgspec.UNSET), ("time", Any, msgspec.UNSET)]
-        names = {"id": settings.message_id or " ", "time": settings.timestamp or "  "}
-        return msgspec.json.Decoder(msgspec.defstruct("Head", fields, rename=names))
+        fields = [(name, Any, msgspec.UNSET) for name in names]
+        try:
+            return msgspec.json.Decoder(msgspec.defstruct("Head", fields, rename=names))
+        except ValueError:  # both are one member, or its name is none that a struct can have
+            return None
 
     def read(self, topic: str, payload: bytes, now_ms: int) -> Sequence[Message]:
         """

@@ -32,6 +32,20 @@ def test_ids_and_times_of_the_wrong_kind_are_as_good_as_none(head, message_id, t
     assert (message.message_id, message.time_ms) == (message_id, time_ms)
 
 
+@pytest.mark.parametrize(
+    ("paths", "head", "message_id", "time_ms"),
+    [
+        ({"message_id": "time_ms"}, {"time_ms": 7}, "7", 7),
+        ({"message_id": 'a"b'}, {'a"b': "x", "time_ms": 7}, "x", 7),
+        ({"message_id": "", "timestamp": ""}, {" ": "x", "  ": 7}, "", None),
+    ],
+)
+def test_id_and_time_may_be_read_from_members_of_any_name_or_from_none(paths, head, message_id, time_ms):
+    (message,) = Rule(RuleSettings(filter="a", input="I", **paths)).read("a", json.dumps(head).encode(), 0)
+
+    assert (message.message_id, message.time_ms) == (message_id, time_ms)
+
+
 def test_filters_that_share_a_topic_overlap():
     assert filters_overlap("a/#", "a")
     assert filters_overlap("+/b", "a/+")
