@@ -15,7 +15,7 @@ from typing import NamedTuple
 from wheeltapper.cli import Commands
 from wheeltapper.clock import SystemClock
 from wheeltapper.errors import SettingsError, UnavailableError
-from wheeltapper.topics import matches
+from wheeltapper.topics import check_filter, matches
 
 _EXAMPLE = "wheeltapper outbox {0} wheeltapper-data/device\nwheeltapper outbox {0} data --topic 'wt/+/alarm'"
 
@@ -105,6 +105,7 @@ def _take(connection: sqlite3.Connection, topic_filter: str) -> list[RefusedEntr
 
 
 def _read(connection: sqlite3.Connection, topic_filter: str) -> list[RefusedEntry]:
+    check_filter(topic_filter)
     rows = connection.execute("SELECT id, topic, payload, time_ms, refused_ms, reason FROM refused ORDER BY id")
     return [RefusedEntry(*row) for row in rows if topic_filter == "#" or matches(topic_filter, row[1])]
 

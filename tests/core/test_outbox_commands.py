@@ -69,6 +69,18 @@ def test_discard_deletes_for_good(outbox: Outbox, tmp_path: Path) -> None:
     assert (waiting(outbox), outbox.refused) == ([b"three"], 0)
 
 
+def test_a_filter_that_is_none_deletes_nothing(
+    outbox: Outbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = cli.main(["outbox", "discard", str(tmp_path), "--topic", "wt/#/alarm"])
+    outbox.put_and_wait([])
+
+    assert (status, outbox.refused) == (2, 2)
+    assert (
+        "topic filter 'wt/#/alarm': + stands for a whole level, # for all levels at the end" in capsys.readouterr().err
+    )
+
+
 def test_a_folder_without_an_outbox_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "other.db").write_bytes(b"no database")
     sqlite3.connect(tmp_path / "judge.db").execute("CREATE TABLE entry (id)")
