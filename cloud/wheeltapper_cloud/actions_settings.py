@@ -11,6 +11,8 @@ from wheeltapper.judge.delivery import DeliverySettings
 ESCALATION = "escalation"
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Texts = Annotated[list[str], msgspec.Meta(min_length=1)]
+Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 
 
 class AwsAccount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,7 +69,7 @@ class ToEmail(_Mapping, frozen=True, kw_only=True, tag="email"):
     """Send the payload as an e-mail through the SMTP server of the settings."""
 
     sender: str
-    recipients: list[str]
+    recipients: Texts
     subject: str = "{model}: {event} ({thing})"
 
 
@@ -102,7 +104,7 @@ class SmtpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
     host: str = "127.0.0.1"
-    port: int = 587
+    port: Port = 587
     security: Literal["starttls", "tls", "none"] = "starttls"
     username: str = ""
     password_file: Path | None = None
@@ -113,7 +115,7 @@ class SmtpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class CommandSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A program with its arguments, and how long it may take."""
 
-    run: list[str]
+    run: Texts
     timeout_s: Seconds = 30.0
 
 

@@ -519,6 +519,22 @@ def test_numbers_with_which_nothing_would_be_delivered_are_refused(tmp_path, wro
         load(path)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ('map = [{to = "email", sender = "p@x.example", recipients = []}]', "recipients"),
+        ("smtp = {port = 99999}", "port"),
+        ("commands = {siren = {run = []}}", "run"),
+    ],
+)
+def test_settings_that_would_reach_nobody_are_refused_by_their_name(tmp_path, wrong, named):
+    path = tmp_path / "cloud.toml"
+    path.write_text(f"[actions]\n{wrong}\n")
+
+    with pytest.raises(SettingsError, match=named):
+        load(path)
+
+
 def test_the_documents_settings_are_read(tmp_path):
     document = (Path(__file__).resolve().parents[2] / "docs" / "actions.md").read_text()
     blocks = re.findall(r"```toml\n(.*?)```", document, re.DOTALL)
