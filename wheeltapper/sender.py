@@ -75,7 +75,9 @@ class Sender:
     @property
     def trouble(self) -> str:
         """What keeps messages from leaving although the broker answers; empty where nothing does."""
-        return self._inquiry.trouble
+        refused = self._outbox.refused
+        aside = f"{refused} messages refused and set aside, see: wheeltapper outbox show" if refused else ""
+        return "; ".join(filter(None, [aside, self._inquiry.trouble]))
 
     def send_waiting(self) -> int:
         """Send what the window allows and return how many entries were sent; for tests and for single-threaded hosts."""

@@ -164,10 +164,8 @@ class Links:
 
     def troubles(self) -> list[str]:
         """What an operator should know of messages that did not leave, or will not come."""
-        refused = sum(link.outbox.refused for link in self.all)
         return [
             *([f"{self.dropped} messages dropped from the outbox"] if self.dropped else []),
-            *([f"{refused} messages refused and set aside, see: wheeltapper outbox show"] if refused else []),
             *[f"{link.name}: {link.sender.trouble}" for link in self.all if link.sender.trouble],
             *[link.transport.trouble for link in self.all if link.transport.trouble],
         ]

@@ -72,9 +72,7 @@ class Reporter:
         return "; ".join(filter(None, [*parts, self._refusals(), self._agent.trouble, self._agent.fault]))
 
     def _refusals(self) -> str:
-        refused = self._outbox.refused
-        aside = f"{refused} refused and set aside, see: wheeltapper outbox show" if refused else ""
-        return "; ".join(filter(None, [aside, self._sender.trouble, self._transport.trouble]))
+        return "; ".join(filter(None, [self._sender.trouble, self._transport.trouble]))
 
     def _report(self, status: Status, detail: str) -> None:
         now_ms = self._clock.time_ms()

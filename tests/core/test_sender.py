@@ -101,6 +101,7 @@ def test_an_entry_that_the_broker_refuses_by_name_is_set_aside_with_the_reason(l
     (refused,) = read_refused(line.path)
     assert (refused.topic, refused.payload, refused.reason) == ("forbidden", b"1", "not authorized")
     assert line.arrived.count("2") == 1
+    assert line.sender.trouble == "1 messages refused and set aside, see: wheeltapper outbox show"
 
 
 def test_a_refusal_that_passes_sets_nothing_aside(line: Line) -> None:
