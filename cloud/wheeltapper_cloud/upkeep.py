@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -42,7 +43,9 @@ class Upkeep:
     def _numbers(self) -> Iterator[tuple[str, str, float]]:
         if self._transport is not None:
             yield "broker_connected", "1 while the broker is connected", float(self._transport.connected)
-        yield "disk_free_bytes", "room on the data directory's disk", float(shutil.disk_usage(self._data_dir).free)
+        with suppress(OSError):
+            free = float(shutil.disk_usage(self._data_dir).free)
+            yield "disk_free_bytes", "room on the data directory's disk", free
         try:
             found, counts = self._statistics(), self._records.counts()
         except WheeltapperError:

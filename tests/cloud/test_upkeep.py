@@ -10,8 +10,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.companion import serving
 from tests.core.judging import ALARM, MODEL, deployment
 from tests.loopback import wait_until
+from wheeltapper.clock import ManualClock
 from wheeltapper.judge import Message
 from wheeltapper.transport.memory import MemoryBroker
+from wheeltapper_cloud.records import Records
+from wheeltapper_cloud.upkeep import Upkeep
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "cloud.md"
 
@@ -53,6 +56,15 @@ def test_alarms_and_actions_that_wait_for_people_are_counted(scraped):
     assert after["wheeltapper_broker_connected"] == 1
     assert after["wheeltapper_disk_free_bytes"] > 0
     assert after["wheeltapper_last_commit_timestamp_seconds"] > 1.7e9
+
+
+def test_what_cannot_be_found_out_is_left_out_and_the_rest_told(tmp_path):
+    broker = MemoryBroker().transport()
+    records = Records(None, tmp_path)
+
+    told = Upkeep(lambda: None, records, tmp_path / "gone", ManualClock(), broker).collect()
+
+    assert [each.name for each in told] == ["wheeltapper_broker_connected"]
 
 
 def test_what_is_scraped_keeps_to_the_text_format(scraped):
