@@ -46,11 +46,21 @@ class RepeatFilter(logging.Filter):
         return count < self._burst
 
 
+class OneLineFormatter(logging.Formatter):
+    """Keeps a message on one line: what devices send stands in it, and must not begin lines of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        record.message = "".join(
+            each if each.isprintable() else each.encode("unicode_escape").decode() for each in record.message
+        )
+        return super().formatMessage(record)
+
+
 def set_up(level: str = "INFO", stream: TextIO | None = None) -> None:
     """Send every log record to one stream, standard error unless told otherwise, as ``time level logger: message``."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(
-        logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+        OneLineFormatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
     )
     handler.addFilter(RepeatFilter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
