@@ -104,7 +104,7 @@ class Outbox:
         self._overdue: Sequence[_Request] = ()
         self._closed = False
         self._bytes = 0
-        self._count = 0
+        self._count = self._counted = 0
         self._close_lock = threading.Lock()
         self._version = 0
         self.dropped = 0
@@ -119,6 +119,7 @@ class Outbox:
             self._reader.executescript(_SCHEMA)
             self._writer = self._open(flush)
             self._recount()
+            self._counted = self._count
         except (sqlite3.Error, OSError) as error:
             raise SettingsError(f"outbox {path}: cannot be opened: {error}") from error
         self._reader_lock = threading.Lock()
@@ -200,7 +201,7 @@ class Outbox:
         return {name: bytes(value) for name, value in rows}
 
     def __len__(self) -> int:
-        return max(0, self._count - len(self._removing))
+        return max(0, self._counted - len(self._removing))
 
     def close(self) -> None:
         """Commit what was asked for, then let go of the file; harmless when repeated."""
@@ -225,6 +226,7 @@ class Outbox:
             self._overdue = self._still_to_remove(batch, errors)
             overdue = {entry_id for request in self._overdue for entry_id in request.removed}
             self._removing.difference_update(*(set(request.removed) - overdue for request in batch))
+            self._counted = self._count  # only now: what was removed is not to be subtracted twice
             if any(request.puts for request in batch):
                 with self.grown:
                     self.grown.notify_all()

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+import threading
 import time
 from pathlib import Path
 
@@ -293,3 +294,20 @@ def test_what_was_acknowledged_is_not_given_again_before_its_removal_is_on_disk(
     again = Outbox(tmp_path / "outbox.db")
     assert again.peek(10) == [second]
     again.close()
+
+
+def test_what_waits_is_never_told_to_be_less_while_removals_are_written(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db")
+    told: list[int] = []
+    for _ in range(20):
+        outbox.put_and_wait([Put("a", b"x")] * 100)
+        outbox.remove([entry.id for entry in outbox.peek(50)])
+        written = threading.Event()
+        outbox.put([], done=lambda _error, written=written: written.set())
+        while not written.is_set():
+            told.append(len(outbox))
+        outbox.remove([entry.id for entry in outbox.peek(50)])
+        outbox.put_and_wait([])
+
+    assert min(told) == 50
+    outbox.close()
