@@ -94,10 +94,12 @@ def check_filter(topic_filter: str) -> None:
 
 def matches(topic_filter: str, topic: str) -> bool:
     """
-    Whether a topic passes an MQTT topic filter (MQTT 3.1.1 §4.7).
+    Whether a topic, or every topic that passes a narrower filter, passes an MQTT topic filter (MQTT 3.1.1 §4.7).
 
     >>> matches("wt/+/reading", "wt/motor-1/reading"), matches("wt/#", "wt"), matches("+/x", "$SYS/x")
     (True, True, False)
+    >>> matches("dt/#", "dt/+/data"), matches("dt/+/data", "dt/#")
+    (True, False)
     """
     wanted, given = topic_filter.split("/"), topic.split("/")
     if topic.startswith("$") and wanted[0] in ("+", "#"):
@@ -105,6 +107,28 @@ def matches(topic_filter: str, topic: str) -> bool:
     for place, level in enumerate(wanted):
         if level == "#":
             return True
-        if place >= len(given) or level not in ("+", given[place]):
+        if place >= len(given) or given[place] == "#" or level not in ("+", given[place]):
             return False
     return len(wanted) == len(given)
+
+
+def filters_overlap(first: str, second: str) -> bool:
+    """
+    Whether some topic passes both MQTT topic filters.
+
+    >>> filters_overlap("dt/+/data", "dt/m1/#"), filters_overlap("dt/+/data", "dt/+/action")
+    (True, False)
+    """
+    left, right = first.split("/"), second.split("/")
+    if first.startswith("$") != second.startswith("$") and not {left[0], right[0]}.isdisjoint("+#"):
+        return False
+    for place in range(max(len(left), len(right))):
+        a = left[place] if place < len(left) else None
+        b = right[place] if place < len(right) else None
+        if a == "#" or b == "#":
+            return True
+        if a is None or b is None:
+            return False
+        if a != b and "+" not in (a, b):
+            return False
+    return True

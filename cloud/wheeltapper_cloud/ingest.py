@@ -15,9 +15,9 @@ from itertools import combinations
 from wheeltapper.clock import Clock
 from wheeltapper.errors import MessageError, SettingsError
 from wheeltapper.judge import Judge, Message, Refusal
-from wheeltapper.topics import matches
+from wheeltapper.topics import filters_overlap, matches
 from wheeltapper.transport import Delivery, Transport
-from wheeltapper_cloud.rules import Rule, RuleSettings, filter_covers, filters_overlap
+from wheeltapper_cloud.rules import Rule, RuleSettings
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +199,7 @@ def _subscriptions(rules: Sequence[Rule]) -> dict[str, _Rules]:
 
 
 def _covers(wide: tuple[str, str], narrow: tuple[str, str]) -> bool:
-    return wide[0] == narrow[0] and filter_covers(wide[1], narrow[1])
+    return wide[0] == narrow[0] and matches(wide[1], narrow[1])
 
 
 def _subscription(share: str, topic_filter: str) -> str:

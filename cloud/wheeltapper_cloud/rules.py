@@ -152,46 +152,6 @@ class Rule:
             raise MessageError(f"{topic}: not JSON: {error}") from error
 
 
-def filters_overlap(first: str, second: str) -> bool:
-    """
-    Whether some topic passes both MQTT topic filters.
-
-    >>> filters_overlap("dt/+/data", "dt/m1/#"), filters_overlap("dt/+/data", "dt/+/action")
-    (True, False)
-    """
-    left, right = first.split("/"), second.split("/")
-    if first.startswith("$") != second.startswith("$") and not {left[0], right[0]}.isdisjoint("+#"):
-        return False
-    for place in range(max(len(left), len(right))):
-        a = left[place] if place < len(left) else None
-        b = right[place] if place < len(right) else None
-        if a == "#" or b == "#":
-            return True
-        if a is None or b is None:
-            return False
-        if a != b and "+" not in (a, b):
-            return False
-    return True
-
-
-def filter_covers(wide: str, narrow: str) -> bool:
-    """
-    Whether every topic that passes the second MQTT topic filter passes the first.
-
-    >>> filter_covers("dt/#", "dt/+/data"), filter_covers("dt/+/data", "dt/#"), filter_covers("dt/+", "dt/m1")
-    (True, False, True)
-    """
-    left, right = wide.split("/"), narrow.split("/")
-    if narrow.startswith("$") and left[0] in ("+", "#"):
-        return False
-    for place, level in enumerate(left):
-        if level == "#":
-            return True
-        if place >= len(right) or right[place] == "#" or level not in ("+", right[place]):
-            return False
-    return len(left) == len(right)
-
-
 def _members(path: str) -> list[str]:
     return path.split(".") if path else []
 

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from wheeltapper.errors import MessageError, SettingsError
-from wheeltapper_cloud.rules import Rule, RuleSettings, filter_covers, filters_overlap
+from wheeltapper.topics import filters_overlap, matches
+from wheeltapper_cloud.rules import Rule, RuleSettings
 
 
 def test_a_nested_payload_and_its_own_time_are_found(tmp_path):
@@ -55,11 +56,11 @@ def test_filters_that_share_a_topic_overlap():
 
 
 def test_a_filter_covers_what_passes_nothing_else():
-    assert filter_covers("a/#", "a")
-    assert filter_covers("a/+/c", "a/b/c")
-    assert not filter_covers("a/+", "a/#")
-    assert not filter_covers("+/b", "a/+")
-    assert not filter_covers("#", "$aws/rules/a/#")
+    assert matches("a/#", "a")
+    assert matches("a/+/c", "a/b/c")
+    assert not matches("a/+", "a/#")
+    assert not matches("+/b", "a/+")
+    assert not matches("#", "$aws/rules/a/#")
 
 
 @pytest.mark.parametrize(
