@@ -28,8 +28,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.loopback import wait_for_port
-from tests.mosquitto import Mosquitto, own_port
+from tests.loopback import free_port, wait_for_port
+from tests.mosquitto import Mosquitto
 
 KEYS = 5
 _STEP = {"setVariable": {"variableName": "count", "value": "$variable.count + 1"}}
@@ -66,7 +66,7 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._broker = Mosquitto(folder)
-        self.broker_port, self.port = self._broker.port, own_port()
+        self.broker_port, self.port = self._broker.port, free_port()
         (folder / "counter.json").write_text(json.dumps(model()))
         (folder / "cloud.toml").write_text(
             'models = ["counter.json"]\n[[inputs]]\nname = "Tick"\nattributes = ["key", "n"]\n'

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from benchmarks.mqtt_raw import RawClient, publish
-from tests.loopback import wait_for_port
-from tests.mosquitto import Mosquitto, own_port
+from tests.loopback import free_port, wait_for_port
+from tests.mosquitto import Mosquitto
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared/examples/detector-models/repo-iml-detector-model.json"
 MOTORS = 100
@@ -33,7 +33,7 @@ class Site:
     def __init__(self, folder: Path, client: str) -> None:
         self.folder = folder
         self._broker = Mosquitto(folder)
-        self.broker_port, self.port = self._broker.port, own_port()
+        self.broker_port, self.port = self._broker.port, free_port()
         shutil.copy(SAMPLE, folder / "pump.json")
         inputs = "".join(f'[[inputs]]\nname = "{name}"\nattributes = ["motorID"]\n' for name in INPUTS)
         (folder / "cloud.toml").write_text(

@@ -4,16 +4,10 @@ import socket
 import time
 from collections.abc import Callable
 
-
-def free_port() -> int:
-    """A TCP port on loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+from wheeltapper.up.ports import free_port as free_port
 
 
-def wait_for_port(port: int, timeout_s: float = 20.0) -> None:
+def wait_for_port(port: int, timeout_s: float = 60.0) -> None:
     """Return when somebody listens on the port of 127.0.0.1."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

@@ -1,12 +1,10 @@
 """A mosquitto of one's own on loopback, for tests and benchmarks."""
 
-import random
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 
-from tests.loopback import wait_for_port
+from tests.loopback import free_port, wait_for_port
 
 _OPTIONS = "allow_anonymous true\nset_tcp_nodelay true\nmax_queued_messages 0\nmax_inflight_messages 0\n"
 
@@ -14,15 +12,6 @@ _OPTIONS = "allow_anonymous true\nset_tcp_nodelay true\nmax_queued_messages 0\nm
 def find_mosquitto() -> str | None:
     """The program, None where it is not installed."""
     return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
-
-
-def own_port() -> int:
-    """A free port below those that the system hands out, for one that must stay ours while nobody listens on it."""
-    while True:
-        port = random.SystemRandom().randrange(20_000, 32_000)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
 
 
 class Mosquitto:
@@ -37,7 +26,7 @@ class Mosquitto:
         program = find_mosquitto()
         if program is None:
             raise SystemExit("mosquitto is not installed; run: apt-get install mosquitto")
-        self.port = own_port()
+        self.port = free_port()
         settings = folder / "mosquitto.conf"
         settings.write_text(f"listener {self.port} 127.0.0.1\n{_OPTIONS}")
         self.process = subprocess.Popen(

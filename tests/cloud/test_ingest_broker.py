@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.cloud_crash import model
-from tests.loopback import wait_for_port, wait_until
-from tests.mosquitto import own_port
+from tests.loopback import free_port, wait_for_port, wait_until
 from wheeltapper.certs import Authority
 from wheeltapper.clock import SystemClock
 from wheeltapper.transport import Transport
@@ -29,7 +28,7 @@ class Broker:
     """A mosquitto with TLS that keeps its sessions on disk, and can be stopped, killed and started again."""
 
     def __init__(self, executable: str, folder: Path) -> None:
-        self.port = own_port()
+        self.port = free_port()
         self.folder = folder
         authority = Authority(folder / "certs", SystemClock())
         authority.create()
@@ -101,7 +100,7 @@ class CompanionProcess:
 
     def __init__(self, broker: Broker, client: str) -> None:
         self.folder = broker.folder
-        self.port = own_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         (self.folder / "counter.json").write_text(json.dumps(model()))
         (self.folder / "cloud.toml").write_text(

@@ -161,7 +161,7 @@ class Nucleus:
         with self._lock:
             self._emit("updates", lambda _stream: True, "ComponentUpdatePolicyEvents", event)
 
-    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 30.0) -> bool:
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 90.0) -> bool:
         """Wait until something the nucleus has seen makes the condition true."""
         with self.changed:
             return self.changed.wait_for(condition, timeout_s)

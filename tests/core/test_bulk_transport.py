@@ -183,7 +183,7 @@ def test_a_refused_subscription_is_told_until_it_is_granted(
 
     peer.connection.sendall(b"\x90" + bytes([2 + len(refusal)]) + asked[:2] + refusal)
 
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while not transport.trouble and time.monotonic() < deadline:
         time.sleep(0.01)
     where = f"broker 127.0.0.1:{broker.port}"

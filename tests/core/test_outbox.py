@@ -256,7 +256,7 @@ def test_kill_minus_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> Non
     path, acknowledged = tmp_path / "outbox.db", tmp_path / "told"
     process = multiprocessing.get_context("spawn").Process(target=_fill_until_killed, args=(path, acknowledged))
     process.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 90
     while not (acknowledged.exists() and acknowledged.stat().st_size > 200) and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(process.pid or 0, signal.SIGKILL)

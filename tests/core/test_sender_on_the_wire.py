@@ -102,7 +102,7 @@ def test_what_a_broker_refuses_by_name_is_set_aside_with_its_reason(
         path = drained(tmp_path, port, "awscrt", puts)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
     refused = read_refused(path)
     assert [entry.payload for entry in refused] == [b"2", b"4"]

@@ -28,7 +28,7 @@ def supervise(folder: Path, *programs: Program) -> tuple[Supervisor, list[tuple[
 
 
 def watch_until(supervisor: Supervisor, holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not holds() and time.monotonic() < deadline:
         supervisor.watch()
         time.sleep(0.02)
@@ -98,7 +98,7 @@ def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     parent.wait()
     parent.stdout.close()
 
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while _runs(child) and time.monotonic() < deadline:
         time.sleep(0.02)
 

@@ -44,7 +44,7 @@ class Broker:
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(10)
+            self._process.wait(60)
             self._process = None
 
 
@@ -202,7 +202,7 @@ def test_certificates_are_shown_and_asked_for(mosquitto_path: str, client: str, 
         transport.close()
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:1883", "http://x", "mqtt://", "mqtt://h:99999", "mqtt://h/topic"])

@@ -183,7 +183,7 @@ def test_a_run_told_by_the_command_line_alone_sends_and_reports(
     where = ("--thing", "pump-7", "--broker", f"mqtt://127.0.0.1:{mosquitto}", "--data-dir", "data")
     command = [sys.executable, "-m", "wheeltapper.cli", "device", "run", *source, *where]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 90
     health = ""
     while "ready" not in health and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)

@@ -330,7 +330,8 @@ def plant(tmp_path: Path, mosquitto_path: str, compose: dict[str, Any]) -> Itera
         conf.write_text(conf.read_text() + "\nuser root\n")
     plant.start(mosquitto_path, "-c", str(conf))
     try:
-        wait_for_port(plant.port)
+        for port in (plant.port, plant.health_port):
+            wait_for_port(port)
         yield plant
     finally:
         for process in reversed(plant.processes):

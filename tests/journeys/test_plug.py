@@ -99,7 +99,7 @@ def plant(mosquitto_path: str, tmp_path: Path) -> Iterator[Plant]:
     running.stop_all()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_every_reading_arrives_and_each_alarm_rings_once(plant: Plant) -> None:
     chance = random.Random(5)
     plant.start("broker")

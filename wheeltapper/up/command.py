@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import errno
 import logging
 import os
 import signal
@@ -26,6 +25,7 @@ from wheeltapper.transport import Transport
 from wheeltapper.up import plan
 from wheeltapper.up.monitor import Event, Monitor
 from wheeltapper.up.plan import Run
+from wheeltapper.up.ports import check_port, free_port
 from wheeltapper.up.supervisor import Program, Supervisor
 
 log = logging.getLogger(__name__)
@@ -80,14 +80,14 @@ def run_command(options: argparse.Namespace) -> int:
     _check_extras(own_broker=not options.broker)
     run = _run_of(options)
     data_dir = (options.data_dir or _new_data_dir(run)).absolute()
-    _check_port(options.port)
+    check_port(options.port)
     if options.broker:
         _check_broker(options.broker)
     plan.remember(run, data_dir)
     logs.set_up("WARNING")
     if run.replay and not run.model and not (plan.model_folder(run, data_dir) / "card.json").exists():
         _train(run, data_dir)
-    embedded_port = None if options.broker else _free_port()
+    embedded_port = None if options.broker else free_port()
     broker = options.broker or f"mqtt://127.0.0.1:{embedded_port}"
     programs = plan.programs(run, data_dir, broker=broker, embedded_port=embedded_port, port=options.port)
     with _stop_on_signals() as stop, _output(options.json, run, data_dir) as show:
@@ -232,17 +232,6 @@ def _check_extras(*, own_broker: bool) -> None:
             raise MissingExtraError("all", library)
 
 
-def _check_port(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError) as error:
-            taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-            why = "is taken" if taken else f"cannot be used ({error})"
-            raise UnavailableError(f"port {port} on 127.0.0.1 {why}; choose another with --port N") from error
-
-
 def _check_broker(url: str) -> None:
     from wheeltapper.transport.settings import BrokerSettings
 
@@ -253,13 +242,6 @@ def _check_broker(url: str) -> None:
         raise UnavailableError(
             f"broker {host}:{port}: cannot be reached ({error}); start it, or leave --broker out to use our own"
         ) from error
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _train(run: Run, data_dir: Path) -> None:
