@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.cloud_http import measure_http
 from benchmarks.cloud_load import drained, quantiles, round_trips
-from benchmarks.cloud_peers import measure_others, measure_peers_latency
+from benchmarks.cloud_peers import ECHOED, echoing, measure_others, measure_peers_latency
 from benchmarks.cloud_restart import measure_restart
 from benchmarks.cloud_site import SAMPLE, Site
 
@@ -32,19 +32,27 @@ def measure_drain(site: Site, count: int) -> dict[str, float]:
 
 def measure_latency(site: Site, seconds: float = 20.0, rate: int = 1000, rounds: int = 5) -> dict[str, float]:
     """
-    Milliseconds from publishing to hearing: the message itself, and the state change that it causes; and to sync a write.
+    Milliseconds from publishing to hearing.
 
-    They take turns, so that what else this machine does meets them alike.
+    The state change that a message causes; the same message sent back by a client that does nothing else, which crosses
+    the broker twice as that does; the message itself, which crosses it once; and how long a write takes to sync. They take
+    turns, so that what else this machine does meets them alike.
     """
     share = seconds / rounds / 2
-    times: dict[str, list[float]] = {"echo": [], "action": [], "disk": []}
-    for _ in range(rounds):
-        for name, heard_filter in (("echo", "dt/+/data"), ("action", "wt/+/state")):
-            trips = round_trips(site, heard_filter, share, rate)
-            times[name] += trips[len(trips) // 10 :]
-        times["disk"] += _syncs(site.folder / "floor", 500, rate)
+    times: dict[str, list[float]] = {"delivery": [], "echo": [], "action": [], "disk": []}
+    with echoing(site):
+        for _ in range(rounds):
+            for name, said, heard in (
+                ("delivery", "bare", "bare/+/data"),
+                ("echo", ECHOED, f"{ECHOED}/back"),
+                ("action", "dt", "wt/+/state"),
+            ):
+                trips = round_trips(site, heard, share, rate, said)
+                times[name] += trips[len(trips) // 10 :]
+            times["disk"] += _syncs(site.folder / "floor", 500, rate)
     found = quantiles(times)
-    found["action_p50_to_echo"] = found["action_p50_ms"] / found["echo_p50_ms"]
+    for floor in ("echo", "delivery"):
+        found[f"action_p50_to_{floor}"] = found["action_p50_ms"] / found[f"{floor}_p50_ms"]
     return found
 
 

@@ -64,8 +64,12 @@ def _listen(port: int) -> None:
         _seen[port] = 1
 
 
-def round_trips(site: Site, heard_filter: str, seconds: float, rate: int) -> list[float]:
-    """Every message starts or stops a motor of its own turn, so that each causes one change of state."""
+def round_trips(site: Site, heard_filter: str, seconds: float, rate: int, said: str = "dt") -> list[float]:
+    """
+    Seconds from publishing each message under ``said`` to hearing what has its time.
+
+    Every message starts or stops a motor of its own turn, so that each causes one change of state.
+    """
     sent: dict[int, float] = {}
     times: list[float] = []
     listener = RawClient(site.broker_port, "listener")
@@ -99,7 +103,7 @@ def round_trips(site: Site, heard_filter: str, seconds: float, rate: int) -> lis
         content = json.loads(payload(base + n, motor, 5.0 if n // MOTORS % 2 else 50.0))
         content["time_ms"] = base + n
         sent[base + n] = time.perf_counter()
-        sender.send(publish(f"dt/motor{motor}/data", json.dumps(content).encode(), n))
+        sender.send(publish(f"{said}/motor{motor}/data", json.dumps(content).encode(), n))
     time.sleep(1.0)
     listener.close()
     sender.close()

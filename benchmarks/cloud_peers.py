@@ -6,13 +6,41 @@ import multiprocessing
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks.cloud_load import drained, quantiles, read_away, round_trips
 from benchmarks.cloud_site import Site, payload
 from benchmarks.mqtt_raw import RawClient, publish
 from benchmarks.nodered import COUNT_EVERY, COUNTED, NodeRed, find_node_red
+
+ECHOED = "echo"
+
+
+def _echo(port: int, results: Any) -> None:
+    client = RawClient(port, "echo")
+    client.subscribe(f"{ECHOED}/+/data")
+    results.put("ready")
+    number = 0
+    for messages in client.messages():
+        for _topic, content in messages:
+            number += 1
+            client.send(publish(f"{ECHOED}/back", content, number))
+
+
+@contextlib.contextmanager
+def echoing(site: Site) -> Iterator[None]:
+    """A client in a process of its own sends back what is published under ``ECHOED``, and keeps nothing."""
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    process = context.Process(target=_echo, args=(site.broker_port, results))
+    process.start()
+    results.get()
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.join()
 
 
 def _raw_subscriber(port: int, results: Any, count: int) -> None:
