@@ -121,15 +121,44 @@ def test_last_words_are_found_at_the_end_of_a_long_log(tmp_path: Path) -> None:
 
 
 def test_a_talkative_programs_log_stays_within_its_bound_and_the_last_words_are_kept(tmp_path: Path) -> None:
-    code = "import time\nfor n in range(3000): print('line', n, 'x' * 100)\nprint('done', flush=True); time.sleep(60)"
-    program = python("talker", code)
-    supervisor = Supervisor([program], tmp_path, SystemClock(), lambda *_: None, log_bytes=50_000)
+    code = "import time\nfor n in range(3000): print('line', n, 'x' * 100)\nprint('done', flush=True); time.sleep(600)"
+    supervisor = Supervisor([python("talker", code)], tmp_path, SystemClock(), lambda *_: None, log_bytes=50_000)
     supervisor.start("talker")
-    log = supervisor.log_file("talker")
-    older = tmp_path / "talker.log.1"
 
-    watch_until(supervisor, lambda: supervisor.last_line("talker") == "done" and log.stat().st_size <= 50_000)
+    watch_until(supervisor, lambda: supervisor.last_line("talker") == "done")
 
-    assert older.exists()
-    assert {path.name for path in tmp_path.iterdir()} == {"talker.log", "talker.log.1"}
     supervisor.stop()
+    log, older = supervisor.log_file("talker"), tmp_path / "talker.log.1"
+    assert {path.name for path in tmp_path.iterdir()} == {"talker.log", "talker.log.1"}
+    assert max(log.stat().st_size, older.stat().st_size) <= 50_000
+    kept = (older.read_bytes() + log.read_bytes()).decode().splitlines()[1:]  # the first may be cut
+    assert kept == [*(f"line {number} {'x' * 100}" for number in range(3001 - len(kept), 3000)), "done"]
+
+
+def test_a_log_that_cannot_be_written_stops_no_program(tmp_path: Path) -> None:
+    (tmp_path / "blocked.log").mkdir()
+    said = tmp_path / "said"
+    code = (
+        "import time\nfrom pathlib import Path\nfor n in range(2000): print('x' * 100)\n"
+        f"Path({str(said)!r}).touch(); time.sleep(600)"
+    )
+    supervisor, _ = supervise(tmp_path, python("blocked", code))
+
+    watch_until(supervisor, said.exists)
+
+    assert supervisor.last_line("blocked") == "it said nothing"
+    supervisor.stop()
+
+
+def test_what_a_program_says_while_it_ends_is_kept(tmp_path: Path) -> None:
+    code = (
+        "import signal, sys, time\n"
+        "def end(*_): print('\\n'.join(f'closing {n}' for n in range(2000))); sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, end); print('ready', flush=True); time.sleep(600)"
+    )
+    supervisor, _ = supervise(tmp_path, python("slow", code))
+    watch_until(supervisor, lambda: supervisor.last_line("slow") == "ready")
+
+    supervisor.stop()
+
+    assert supervisor.last_line("slow") == "closing 1999"

@@ -7,13 +7,13 @@ A child never outlives its supervisor: on Linux the kernel ends it when the supe
 import contextlib
 import ctypes
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -27,6 +27,8 @@ _STABLE_AFTER_S = 30.0
 _GIVE_UP_AFTER = 10
 _LAST_WORDS_BYTES = 4096
 _LOG_BYTES = 5_000_000
+_READ_BYTES = 65_536
+_DRAIN_S = 5.0
 
 
 class Program(msgspec.Struct, frozen=True):
@@ -42,8 +44,8 @@ class Supervisor:
 
     Args:
         programs: started in this order and ended in the reverse.
-        log_folder: one file per program takes its standard output and error; beyond ``log_bytes`` it begins anew, and one
-            older file is kept beside it.
+        log_folder: one file per program takes its standard output and error; before it grows beyond ``log_bytes`` it
+            begins anew, and one older file is kept beside it.
         clock: measures how long a program lived.
         on_event: told (program, what happened, detail) of every start and death; from any thread.
         log_bytes: when a log begins anew.
@@ -64,6 +66,7 @@ class Supervisor:
         self._on_event = on_event
         self._log_bytes = log_bytes
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._writers: dict[str, threading.Thread] = {}
         self._started_at: dict[str, float] = {}
         self._deaths: dict[str, int] = {}
         self._due: dict[str, float] = {}
@@ -72,22 +75,30 @@ class Supervisor:
     def start(self, name: str) -> None:
         """Start one program."""
         self._log_folder.mkdir(parents=True, exist_ok=True)
-        with self.log_file(name).open("ab") as log:
-            self._children[name] = subprocess.Popen(
-                [*self._programs[name].command],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-                start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-            )
+        child = self._children[name] = subprocess.Popen(
+            [*self._programs[name].command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+        writer = threading.Thread(
+            target=_write_down,
+            args=(child.stdout, self.log_file(name), self._log_bytes),
+            name=f"log-{name}",
+            daemon=True,
+        )
+        self._writers[name] = writer
+        writer.start()
         self._started_at[name] = self._clock.monotonic()
-        self._on_event(name, "starting", f"pid {self._children[name].pid}")
+        self._on_event(name, "starting", f"pid {child.pid}")
 
     def watch(self) -> None:
         """
-        Start again what has died, and keep logs within bounds; call it now and then.
+        Start again what has died; call it now and then.
 
         Raises:
             SettingsError: a program says that its settings are wrong: starting it again would not help.
@@ -95,7 +106,6 @@ class Supervisor:
         """
         now = self._clock.monotonic()
         for name, child in list(self._children.items()):
-            _turn_over(self.log_file(name), self._log_bytes)
             status = child.poll()
             if status is not None:
                 del self._children[name]
@@ -106,6 +116,7 @@ class Supervisor:
                 self.start(name)
 
     def _bury(self, name: str, status: int, now: float) -> None:
+        self._writers.pop(name).join(_DRAIN_S)
         last_words = self.last_line(name)
         if status == SettingsError.exit_code:
             raise SettingsError(f"{name}: {last_words}")
@@ -146,6 +157,7 @@ class Supervisor:
                 child.kill()
                 child.wait()
                 killed.append(name)
+            self._writers.pop(name).join(_DRAIN_S)
         return killed
 
 
@@ -166,12 +178,21 @@ def _last_lines(path: Path) -> list[str]:
         return []
 
 
-def _turn_over(path: Path, limit: int) -> None:
-    """Move what a log holds to the file beside it; whoever writes it goes on writing, so it is copied and emptied."""
-    with contextlib.suppress(OSError):
-        if path.stat().st_size <= limit:
-            return
-        with contextlib.suppress(OSError):  # on a full disk the older half goes: bounded comes first
-            _older(path).unlink(missing_ok=True)
-            shutil.copyfile(path, _older(path))
-        os.truncate(path, 0)
+def _write_down(said: IO[bytes], path: Path, limit: int) -> None:
+    """
+    Write what a program says into its log until it has ended.
+
+    Through a pipe, so that the log is turned over between two writes: a file that a program itself writes to cannot be
+    copied and emptied without losing what it says in between.
+    """
+    with said:
+        while words := said.read(min(_READ_BYTES, limit)):
+            with contextlib.suppress(OSError):  # on a full disk the words go, and the program goes on
+                _append(path, words, limit)
+
+
+def _append(path: Path, words: bytes, limit: int) -> None:
+    if path.exists() and path.stat().st_size + len(words) > limit:
+        path.replace(_older(path))
+    with path.open("ab") as log:
+        log.write(words)
