@@ -37,6 +37,7 @@ EXTRA_OF = {
     "paho": "device",
     "prometheus_client": "cloud",
     "pyarrow": "train",
+    "re2": "cloud",
     "sklearn": "train",
     "starlette": "cloud",
     "uvicorn": "cloud",
