@@ -1,12 +1,15 @@
 """The expressions of AWS IoT SQL: recursive descent, one method per level of precedence, to closures."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Final
 
 from wheeltapper_cloud.iotsql_functions import CASTS, CHECKS, FUNCTIONS, REFUSED
 from wheeltapper_cloud.iotsql_operators import (
     Context,
     Expression,
     Literal,
+    account,
     added,
     arithmetic,
     attribute,
@@ -18,7 +21,9 @@ from wheeltapper_cloud.iotsql_operators import (
     logical,
     member,
     negated,
+    time,
     topic,
+    variable,
 )
 from wheeltapper_cloud.iotsql_tokens import TokenReader, unquote
 from wheeltapper_cloud.iotsql_values import UNDEFINED, number_of, to_string
@@ -26,6 +31,7 @@ from wheeltapper_cloud.iotsql_values import UNDEFINED, number_of, to_string
 _MAX_DEPTH = 64
 _MAX_OPERATORS = 256
 _KEYWORDS = {"select", "from", "where", "as", "and", "or", "not", "in", "when", "then", "else", "end"}
+_OF_MESSAGE: Final[dict[str, Callable[..., Expression]]] = {"accountid": account, "timestamp": time, "topic": topic}
 _LITERALS = {"true": True, "false": False, "null": None, "undefined": UNDEFINED}
 
 
@@ -37,6 +43,7 @@ class ExpressionParser(TokenReader, ABC):
         self._depth = 0
         self._operators = 0
         self._reads_payload = False
+        self._variables: dict[str, int] = {}
 
     @abstractmethod
     def _subquery(self) -> Expression:
@@ -159,6 +166,8 @@ class ExpressionParser(TokenReader, ABC):
             return self._bracketed(text)
         if kind == "name":
             return self._named(text)
+        if kind == "variable":
+            return self._variable(text)
         raise self._error("ends too early")
 
     def _bracketed(self, sign: str) -> Expression:
@@ -211,6 +220,11 @@ class ExpressionParser(TokenReader, ABC):
         self._reads_payload = True
         return attribute(unquote(text))
 
+    def _variable(self, name: str) -> Expression:
+        if name not in self._variables:
+            raise self._error(f"{name} has no value; write SET {name} = … before SELECT")
+        return variable(self._variables[name])
+
     def _exists(self) -> Expression:
         rows = self._closed(self._subquery())
         return lambda context: rows(context) not in (UNDEFINED, [])
@@ -251,10 +265,8 @@ class ExpressionParser(TokenReader, ABC):
         if not fewest <= len(arguments) <= most:
             raise self._error(f"{name}() takes {fewest if fewest == most else f'{fewest} to {most}'} arguments")
         self._check(name, arguments)
-        if name == "topic":
-            return topic(*arguments)
-        if name == "timestamp":
-            return lambda context: context.time_ms
+        if name in _OF_MESSAGE:
+            return _OF_MESSAGE[name](*arguments)
         if raw:
             arguments[0] = lambda context: context.raw or to_string(context.payload)
         return lambda context: function(*[argument(context) for argument in arguments])

@@ -9,15 +9,17 @@ import base64
 import hashlib
 import math
 import random
-import re
 import uuid
 from collections.abc import Callable
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from typing import Any, Final
 
+from wheeltapper_cloud import iotsql_patterns
 from wheeltapper_cloud.iotsql_times import check_format, check_pattern, parse_time, time_to_epoch
 from wheeltapper_cloud.iotsql_values import (
+    MOST_GROWTH,
     UNDEFINED,
+    TooMuchWorkError,
     calculate,
     exact,
     from_exact,
@@ -54,7 +56,7 @@ def _textual(function: Callable[..., Any]) -> Callable[..., Any]:
             return UNDEFINED
         try:
             return function(*arguments)
-        except (ValueError, TypeError, IndexError, AttributeError, OverflowError, re.error):
+        except (ValueError, TypeError, IndexError, AttributeError, OverflowError):
             return UNDEFINED
 
     return call
@@ -76,20 +78,15 @@ def _substring(text: Any, start: Any, end: Any = None) -> Any:
     return text[first:last]
 
 
-def _regexp_replace(text: str, pattern: str, replacement: str) -> Any:
-    return re.sub(pattern, re.sub(r"\\(.)|\$([0-9]+)|\\", _replacement, replacement), text)
-
-
-def _replacement(found: re.Match[str]) -> str:
-    """A group or an escaped character of a replacement, from Java's notation to Python's."""
-    if found[2]:
-        return f"\\g<{found[2]}>"
-    return (found[1] or "\\").replace("\\", r"\\")
+def _replace(text: str, old: str, new: str) -> str:
+    if text.count(old) * (len(new) - len(old)) > MOST_GROWTH:
+        raise TooMuchWorkError(f"replacing {old[:40]!r} in a text of {len(text)} characters makes it too long")
+    return text.replace(old, new)
 
 
 def _regexp_substr(text: str, pattern: str) -> Any:
-    found = re.search(pattern, text)
-    return found.group(0) if found else UNDEFINED
+    found = iotsql_patterns.first_match(text, pattern)
+    return UNDEFINED if found is None else found
 
 
 def _digest(name: str) -> Callable[..., Any]:
@@ -112,11 +109,12 @@ def _encode(value: Any, scheme: Any) -> Any:
 
 
 def _decode(value: Any, scheme: Any) -> Any:
-    """A JSON document as what it says, other text as it is; null where it cannot be decoded."""
+    """A JSON document as what it says, other text as it is; null where it cannot be decoded; padding may be missing."""
     if scheme != _SCHEME:
         return UNDEFINED
+    encoded = to_string(value)
     try:
-        text = base64.b64decode(to_string(value), validate=True).decode()
+        text = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()
     except ValueError:
         return None
     try:
@@ -126,17 +124,22 @@ def _decode(value: Any, scheme: Any) -> Any:
 
 
 def _concat(*parts: Any) -> Any:
+    """Arrays and items as one array, where one of them is an array; else one text."""
+    if UNDEFINED in parts or not parts:
+        return UNDEFINED
     if any(isinstance(part, list) for part in parts):
         joined: list[Any] = []
         for part in parts:
             joined.extend(part if isinstance(part, list) else [part])
         return joined
-    return "".join(to_string(part) for part in parts) if parts else UNDEFINED
+    return UNDEFINED if None in parts else "".join(to_string(part) for part in parts)
 
 
 def _transform(mode: Any, added: Any, items: Any) -> Any:
     if mode != _ENRICH or not isinstance(added, dict) or not isinstance(items, list):
         return UNDEFINED
+    if len(to_string(added)) * len(items) > MOST_GROWTH:
+        raise TooMuchWorkError(f"transform(): {len(items)} items become too long")
     return [{**item, **added} for item in items if isinstance(item, dict)]
 
 
@@ -149,7 +152,7 @@ def _absent(value: Any) -> bool:
 
 
 def _round(value: float) -> Any:
-    return from_exact(exact(value).quantize(Decimal(1), ROUND_HALF_UP))
+    return value if value == math.floor(value) else from_exact(exact(value).quantize(Decimal(1), ROUND_HALF_UP))
 
 
 def _trunc(value: float, places: float) -> Any:
@@ -176,10 +179,7 @@ def _only(wanted: str) -> Callable[[Any], None]:
 
 
 def _check_pattern(pattern: Any) -> None:
-    try:
-        re.compile(str(pattern))
-    except re.error as error:
-        raise ValueError(f"not a pattern that can be used: {error}") from error
+    iotsql_patterns.check(str(pattern))
 
 
 def _remainder(left: Any, right: Any) -> Any:
@@ -194,6 +194,7 @@ def _of_message(*_arguments: Any) -> Any:
 FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int]] = {
     # name: (function, fewest arguments, most arguments)
     "abs": (_numeric(abs), 1, 1),
+    "accountid": (_of_message, 0, 0),
     "acos": (_numeric(math.acos), 1, 1),
     "asin": (_numeric(math.asin), 1, 1),
     "atan": (_numeric(math.atan), 1, 1),
@@ -204,7 +205,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "bitnot": (_numeric(lambda a: ~int(a)), 1, 1),
     "ceil": (_numeric(math.ceil), 1, 1),
     "chr": (_textual(_character), 1, 1),
-    "concat": (_textual(_concat), 0, 64),
+    "concat": (_concat, 0, 64),
     "cos": (_numeric(math.cos), 1, 1),
     "cosh": (_numeric(math.cosh), 1, 1),
     "decode": (_textual(_decode), 2, 2),
@@ -231,11 +232,11 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "parse_time": (_textual(_parse_time), 2, 3),
     "power": (_numeric(math.pow), 2, 2),
     "rand": (lambda: random.random(), 0, 0),
-    "regexp_matches": (_text(lambda text, pattern: re.search(pattern, text) is not None), 2, 2),
-    "regexp_replace": (_text(_regexp_replace), 3, 3),
+    "regexp_matches": (_text(iotsql_patterns.matches), 2, 2),
+    "regexp_replace": (_text(iotsql_patterns.replaced), 3, 3),
     "regexp_substr": (_text(_regexp_substr), 2, 2),
     "remainder": (_remainder, 2, 2),
-    "replace": (_text(str.replace), 3, 3),
+    "replace": (_text(_replace), 3, 3),
     "round": (_numeric(_round), 1, 1),
     "rpad": (_textual(lambda text, count: to_string(text) + _blanks(count)), 2, 2),
     "rtrim": (_text(lambda text: text.rstrip(" \t")), 1, 1),
@@ -275,7 +276,7 @@ CHECKS: dict[str, tuple[int, Callable[[Any], None]]] = {
 }
 
 _CALLS_AWS = "aws_lambda get_dynamodb get_registry_data get_secret get_thing_shadow machinelearning_predict"
-_KNOWN_TO_AWS = "accountid clientid get_mqtt_property get_user_properties principal sourceip traceid"
+_KNOWN_TO_AWS = "clientid get_mqtt_property get_user_properties principal sourceip traceid"
 
 REFUSED: dict[str, str] = {
     **dict.fromkeys(_CALLS_AWS.split(), ": it calls AWS"),
@@ -289,7 +290,7 @@ def _cast_number(value: Any) -> Any:
 
 def _cast_int(value: Any) -> Any:
     number = _cast_number(value)
-    return UNDEFINED if number is UNDEFINED else int(number)
+    return UNDEFINED if number is UNDEFINED else whole(int(number))
 
 
 def _cast_boolean(value: Any) -> Any:

@@ -19,6 +19,8 @@ class Context(NamedTuple):
         time_ms: now.
         raw: the message's bytes.
         alias: what the item of a query within is called.
+        account: the id of the account that owns the rule.
+        variables: of the SET clause.
     """
 
     payload: Any
@@ -26,6 +28,18 @@ class Context(NamedTuple):
     time_ms: int
     raw: bytes = b""
     alias: str = ""
+    account: str = ""
+    variables: "Variables | None" = None
+
+
+class Variables:
+    """The values of a SET clause for one message, and how many rows the queries within have read for it."""
+
+    __slots__ = ("rows", "values")
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self.rows = 0
 
 
 Expression = Callable[[Context], Any]
@@ -41,6 +55,25 @@ class Literal:
 
     def __call__(self, _context: Context) -> Any:
         return self.value
+
+
+def variable(number: int) -> Expression:
+    """A variable of the SET clause; Undefined where that was not carried out."""
+
+    def read(context: Context) -> Any:
+        return UNDEFINED if context.variables is None else context.variables.values[number]
+
+    return read
+
+
+def account() -> Expression:
+    """``accountid()``."""
+    return lambda context: context.account
+
+
+def time() -> Expression:
+    """``timestamp()``."""
+    return lambda context: context.time_ms
 
 
 def everything(context: Context) -> Any:

@@ -1,15 +1,17 @@
 """The SELECT clause of AWS IoT SQL: what a rule makes of a message, and a query within of the items of an array."""
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from wheeltapper_cloud.iotsql_expressions import ExpressionParser
-from wheeltapper_cloud.iotsql_operators import Context, Expression, everything
+from wheeltapper_cloud.iotsql_operators import Context, Expression, Variables, everything
 from wheeltapper_cloud.iotsql_tokens import unquote
-from wheeltapper_cloud.iotsql_values import UNDEFINED, to_boolean
+from wheeltapper_cloud.iotsql_values import UNDEFINED, TooMuchWorkError, to_boolean
 
 # Before these signs VALUE is the keyword, before the other signs and these words it is an attribute of that name.
 _BEGINNINGS = {"-", "*", "(", "[", "{"}
 _FOLLOWERS = {"from", "as", "where", "in", "and", "or"}
+# A query over a variable within another query reads the variable once for each item: rows multiply.
+_MOST_ROWS: Final = 100_000
 
 
 class _Column(NamedTuple):
@@ -64,6 +66,8 @@ class SelectParser(ExpressionParser):
             return unquote(words[-1])
         if words and self._tokens[start + 1] == ("sign", "("):
             return words[0].lower()
+        if self._tokens[start][0] == "variable" and start + 1 == self._place:
+            return self._tokens[start][1][1:]
         return f"col{number}"
 
     def _condition(self) -> Expression | None:
@@ -82,16 +86,25 @@ class SelectParser(ExpressionParser):
 
         def query(context: Context) -> Any:
             found = source(context)
-            items = found if isinstance(found, list) else [found]
             if found is UNDEFINED or found is None:
                 return UNDEFINED
-            within = [context._replace(payload=item, alias=alias, raw=b"") for item in items]
+            items = found if isinstance(found, list) else [found]
+            _message, topic, time_ms, _raw, _alias, account, variables = context
+            if variables is not None:
+                _count(variables, len(items))
+            within = [Context(item, topic, time_ms, b"", alias, account, variables) for item in items]
             rows = [project(item) for item in within if condition is None or to_boolean(condition(item)) is True]
             if isinstance(found, list):
                 return [row for row in rows if row is not UNDEFINED]
             return rows[0] if rows else UNDEFINED
 
         return query
+
+
+def _count(variables: Variables, rows: int) -> None:
+    variables.rows += rows
+    if variables.rows > _MOST_ROWS:
+        raise TooMuchWorkError(f"the queries within read more than {_MOST_ROWS} rows")
 
 
 def _projected(columns: list[_Column]) -> Expression:

@@ -8,12 +8,12 @@ from wheeltapper.errors import SettingsError
 _MAX_TEXT = 256 * 1024
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)|(?P<string>'(?:[^'\\]|''|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
-    r"|(?P<comment>--|/\*)|(?P<name>[^\W\d]\w*|`[^`]+`)|(?P<sign><>|!=|<=|>=|[-+*/%=<>().,\[\]{}:@#]))",
+    r"|(?P<comment>--|/\*)|(?P<name>[^\W\d]\w*|`[^`]+`)|(?P<variable>@\w+)|(?P<sign><>|!=|<=|>=|[-+*/%=<>().,\[\]{}:@#]))",
     re.DOTALL,
 )
 # Words of other SQLs, and what to write instead.
 _REFUSED_WORDS = {
-    "set": "; write the expression where it is used",
+    "not": " here; write it before the whole comparison",
     "is": "; use isNull() or isUndefined()",
     "like": "; use regexp_matches()",
     "between": "; use >= and <=",

@@ -13,6 +13,14 @@ from typing import Any, Final
 
 import msgspec
 
+from wheeltapper.errors import MessageError
+
+MOST_GROWTH: Final = 1 << 20  # by how many characters a function may make its result longer than what it is given
+
+
+class TooMuchWorkError(MessageError):
+    """A message and a rule that together would hold up the messages behind them."""
+
 
 class _Undefined:
     """The value of what is not there; left out of JSON."""
@@ -81,17 +89,23 @@ def to_boolean(value: Any) -> Any:
 
 
 def to_string(value: Any) -> Any:
-    """The text of a value; Undefined from Undefined and null."""
+    """
+    The text of a value; Undefined from Undefined and null.
+
+    >>> to_string(2.50), to_string(1e-7), to_string(1e23), to_string([1, None])
+    ('2.5', '1E-7', '100000000000000000000000', '[1,null]')
+    """
     if isinstance(value, str) or value is UNDEFINED:
         return value
     if value is None:
         return UNDEFINED
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e16:
-        return str(int(value))
-    if isinstance(value, int | float):
+    if isinstance(value, int):
         return str(value)
+    if isinstance(value, float):
+        number = exact(value)
+        return format(number, "f") if value.is_integer() and number.adjusted() < _DIGITS_MAX else str(number)
     return msgspec.json.encode(value).decode()
 
 
@@ -136,6 +150,20 @@ def _with_ints(value: Any) -> Any:
         if type(each) in _CHANGED:
             value[place] = _with_ints(each)
     return value
+
+
+def fits(value: Any, most: int) -> bool:
+    """Whether a value has at most so many characters as JSON, roughly; what stands in it twice counts twice."""
+    waiting = [value]
+    while waiting and most >= 0:
+        each = waiting.pop()
+        if type(each) is dict:
+            waiting += each.values()
+            most -= sum(map(len, each))
+        elif type(each) is list:
+            waiting += each
+        most -= len(each) if type(each) is str else 4
+    return most >= 0
 
 
 def exact(number: int | float) -> decimal.Decimal:

@@ -4,7 +4,7 @@ Rules: which topics feed which input, and what becomes of a message on the way.
 A rule is a topic filter with a few settings, or the statement of an AWS IoT topic rule.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from wheeltapper.errors import MessageError, SettingsError
 from wheeltapper.judge import Message
 from wheeltapper.topics import check_filter
 from wheeltapper_cloud.iotsql import Context, Expression, Select, parse_statement, parse_template
-from wheeltapper_cloud.iotsql_values import UNDEFINED, read_json, to_string
+from wheeltapper_cloud.iotsql_values import UNDEFINED, TooMuchWorkError, read_json, to_string
 
 _MAX_ID = 128
 
@@ -55,11 +55,15 @@ class Rule:
     """
     A rule, compiled.
 
+    Args:
+        settings: what it is.
+        account: what accountid() gives.
+
     Raises:
         SettingsError: neither or both of filter and sql, no input, no topic, or SQL that is not supported.
     """
 
-    def __init__(self, settings: RuleSettings) -> None:
+    def __init__(self, settings: RuleSettings, account: str = "") -> None:
         where = f"rule for input {settings.input!r}"
         if not settings.input:
             raise SettingsError(f"rule {settings.sql or settings.filter!r}: give the input that it feeds")
@@ -79,10 +83,12 @@ class Rule:
         for name in self.filters:
             check_filter(name)
         self.share = settings.share
+        self._account = account
         self._batch = settings.batch
         self._path = _members(settings.payload)
-        self._id = _reader(settings.message_id)
-        self._time = _reader(settings.timestamp)
+        variables = self._select.variables if self._select else {}
+        self._id = _reader(settings.message_id, variables)
+        self._time = _reader(settings.timestamp, variables)
         self._head = self._plain_head(settings)
 
     def _plain_head(self, settings: RuleSettings) -> "msgspec.json.Decoder[Any] | None":
@@ -120,12 +126,15 @@ class Rule:
             return self._read_whole(topic, payload, now_ms)
         except RecursionError as error:
             raise MessageError(f"{topic}: nested too deeply") from error
+        except TooMuchWorkError as error:
+            raise MessageError(f"{topic}: the rule for input {self.input!r}: {error}") from error
 
     def _read_whole(self, topic: str, payload: bytes, now_ms: int) -> Sequence[Message]:
         document = self._document(topic, payload)
-        context = Context(document, topic, now_ms, payload)
+        context = Context(document, topic, now_ms, payload, account=self._account)
         content = document
         if self._select is not None:
+            context = self._select.prepare(context)
             if self._select.accepts is not None and not self._select.accepts(context):
                 return ()
             content = self._select.project(context)
@@ -156,10 +165,10 @@ def _members(path: str) -> list[str]:
     return path.split(".") if path else []
 
 
-def _reader(path: str) -> Expression:
+def _reader(path: str, variables: Mapping[str, int]) -> Expression:
     """What finds an id or a time: a template where the text has ``${``, else a dotted path."""
     if "${" in path:
-        return parse_template(path)
+        return parse_template(path, variables)
     members = _members(path)
 
     def read(context: Context) -> Any:

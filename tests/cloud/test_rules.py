@@ -118,6 +118,24 @@ def test_an_item_of_a_batch_that_is_no_object_spoils_it():
         rule.read("a", b'{"readings": [{"t": 1}, 2]}', 0)
 
 
+def test_an_id_may_be_made_of_the_variables_and_the_account():
+    sql = "SET @line = topic(2) SELECT t, @line AS line, accountid() AS account FROM 'dt/+' WHERE @line <> 'z'"
+    rule = Rule(RuleSettings(sql=sql, input="I", message_id="${@line}-${seq}"), account="111122223333")
+
+    (message,) = rule.read("dt/a", b'{"t": 1, "seq": 7}', 0)
+
+    assert json.loads(message.payload) == {"t": 1, "line": "a", "account": "111122223333"}
+    assert message.message_id == "a-7"
+    assert rule.read("dt/z", b"{}", 0) == ()
+
+
+def test_a_message_that_would_take_too_long_is_dropped_by_name():
+    rule = Rule(RuleSettings(sql="SELECT replace(a, 'x', a) AS a FROM 'a'", input="I"))
+
+    with pytest.raises(MessageError, match="dt/1: the rule for input 'I': replacing 'x'"):
+        rule.read("dt/1", json.dumps({"a": "x" * 5000}).encode(), 0)
+
+
 def test_whole_numbers_are_integers_as_in_the_version_of_2016():
     (message,) = Rule(RuleSettings(sql="SELECT t, u FROM 'a'", input="I")).read("a", b'{"t": 10.0, "u": 0.10}', 0)
 

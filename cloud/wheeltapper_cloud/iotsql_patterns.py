@@ -1,0 +1,153 @@
+"""
+Regular expressions of AWS IoT SQL, in the syntax of RE2: the time they take grows with the text and no faster.
+
+A pattern stands in the rule, what it is laid upon comes from a device. With a backtracking engine a text of some dozen
+characters can hold up the thread that judges for hours.
+"""
+
+import re
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+from wheeltapper_cloud.iotsql_values import MOST_GROWTH, TooMuchWorkError
+
+_MEMORY: Final = 1 << 20  # of one pattern's automaton, in bytes; a larger pattern is refused
+_LONGEST: Final = 4096
+_MOST_STEPS: Final = (
+    1 << 23
+)  # pattern's size times text's length, some 50 ms where the automaton does not fit its memory
+_MOST_CPU_S: Final = 0.25  # of all the searches of one replacement
+
+_REFERENCE = re.compile(r"\\(.)|\$([0-9]+)|\$\{([A-Za-z][A-Za-z0-9]*)\}|[\\$]", re.DOTALL)
+_UNLIKE_JAVA = re.compile(r"\(\?[a-zA-Z]*U")
+
+
+def check(pattern: str) -> None:
+    """Raise ValueError where a pattern cannot be used."""
+    _compiled(pattern, False)
+
+
+def matches(text: str, pattern: str) -> bool:
+    """
+    Whether some part of a text matches.
+
+    Raises:
+        ValueError: the pattern cannot be used; so with the other functions of this module.
+        TooMuchWorkError: pattern and text are too large for one another; so with the others, too.
+
+    >>> matches("x" * 40, "(x+x+)+y")
+    False
+    """
+    return _affordable(_compiled(pattern, False), text).search(text) is not None
+
+
+def first_match(text: str, pattern: str) -> str | None:
+    """The first part of a text that matches."""
+    found = _affordable(_compiled(pattern, False), text).search(text)
+    return None if found is None else str(found.group())
+
+
+def replaced(text: str, pattern: str, replacement: str) -> str:
+    r"""
+    A text with every match replaced; in the replacement ``$1`` and ``${name}`` are groups, ``\`` takes a sign as it is.
+
+    >>> replaced("abcd", "b(.*)d", "$1"), replaced("baaac", "a*", r"\$")
+    ('ac', '$b$$c$')
+    """
+    regexp = _compiled(pattern, True)
+    pieces = _pieces(replacement, regexp.groups, regexp.groupindex)
+    if not any(isinstance(piece, int) and piece for piece in pieces):
+        regexp = _compiled(pattern, False)  # much quicker where no group is to be told
+    out: list[str] = []
+    end = grown = 0
+    started = time.thread_time()
+    for match in _affordable(regexp, text).finditer(text):
+        filled = "".join(piece if isinstance(piece, str) else match.group(piece) or "" for piece in pieces)
+        out += (text[end : match.start()], filled)
+        end = match.end()
+        grown += len(filled)
+        if grown - end > MOST_GROWTH or time.thread_time() - started > _MOST_CPU_S:
+            raise TooMuchWorkError(f"replacing {pattern[:40]!r} in a text of {len(text)} characters takes too long")
+    return "".join((*out, text[end:]))
+
+
+@lru_cache(maxsize=128)
+def _compiled(pattern: str, captures: bool) -> Any:
+    """
+    A pattern of RE2.
+
+    Raises:
+        ValueError: it is none, is too large, or means something else in Java, for which rules are written.
+    """
+    import re2  # the rules that use no pattern start without it
+
+    if len(pattern) > _LONGEST:
+        raise ValueError(f"a pattern of more than {_LONGEST} characters")
+    if _UNLIKE_JAVA.search(pattern) or _nests_classes(pattern):
+        raise ValueError("not a pattern that can be used: (?U), && and brackets within brackets mean nothing here")
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = _MEMORY
+    options.never_capture = not captures
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        reason = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)
+        raise ValueError(f"not a pattern that can be used: {reason}") from error
+
+
+def _affordable(regexp: Any, text: str) -> Any:
+    if regexp.programsize * len(text) > _MOST_STEPS:
+        raise TooMuchWorkError(f"the pattern {regexp.pattern[:40]!r} is too large for a text of {len(text)} characters")
+    return regexp
+
+
+def _nests_classes(pattern: str) -> bool:
+    """Whether a class of characters holds another, or ``&&``."""
+    within = False
+    place = 0
+    while place < len(pattern):
+        sign = pattern[place]
+        if within and (sign == "[" or pattern.startswith("&&", place)):
+            return True
+        if sign in "[]":
+            within = sign == "["
+        place += 2 if sign == "\\" else 1
+    return False
+
+
+def _pieces(replacement: str, groups: int, names: Mapping[str, int]) -> list[str | int]:
+    """
+    A replacement in Java's notation: texts, and groups by their number.
+
+    Raises:
+        ValueError: it ends too early, or a group is not there.
+    """
+    pieces: list[str | int] = []
+    place = 0
+    for found in _REFERENCE.finditer(replacement):
+        pieces.append(replacement[place : found.start()])
+        place = found.end()
+        sign, digits, name = found.groups()
+        if sign is not None:
+            pieces.append(sign)
+        elif digits is not None:
+            taken = _group_digits(digits, groups)
+            pieces += (int(digits[:taken]), digits[taken:])
+        elif name in names:
+            pieces.append(names[name])
+        else:
+            raise ValueError(f"{replacement[:40]!r}: {found[0]!r} is no group")
+    return [*pieces, replacement[place:]]
+
+
+def _group_digits(digits: str, groups: int) -> int:
+    """How many of the digits are a group's number: as many as leave a group that is there, one at least."""
+    if int(digits[0]) > groups:
+        raise ValueError(f"there is no group {digits[0]}")
+    taken = 1
+    while taken < len(digits) and int(digits[: taken + 1]) <= groups:
+        taken += 1
+    return taken
