@@ -1,12 +1,14 @@
 """
-Rules as AWS hands them out: ``aws iot get-topic-rule``, the payload of ``create-topic-rule``, CloudFormation.
+Rules as they are kept: ``aws iot get-topic-rule``, the payload of ``create-topic-rule``, CloudFormation, Terraform.
 
 Of each rule the statement and its ``iotEvents`` actions are taken; actions of other kinds are not carried out here, which is
 logged.
 """
 
+import json
 import logging
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,13 @@ import msgspec
 from wheeltapper.detector.cloudformation import is_template, read_template
 from wheeltapper.detector.documents import parse_document
 from wheeltapper.errors import DefinitionError, SettingsError
+from wheeltapper_cloud.rule_terraform import is_terraform, terraform_rules
 from wheeltapper_cloud.rules import RuleSettings
 
 log = logging.getLogger(__name__)
 
 _RESOURCE = "AWS::IoT::TopicRule"
+_INPUT = re.compile("[a-zA-Z][a-zA-Z0-9_]*")
 _VERSIONS = ("2015-10-08", "2016-03-23", "beta")
 
 
@@ -40,29 +44,38 @@ class _Action(msgspec.Struct, rename="camel"):
     batch_mode: bool = False
 
 
-def expand(rules: Sequence[RuleSettings]) -> list[RuleSettings]:
+def expand(rules: Sequence[RuleSettings], pseudo_parameters: Mapping[str, str] | None = None) -> list[RuleSettings]:
     """
     The rules, those of a ``file`` in its place.
+
+    Args:
+        rules: as the settings have them.
+        pseudo_parameters: ``AWS::AccountId`` and others that templates name.
 
     Raises:
         SettingsError: a file cannot be read, holds no rule, or one that cannot be taken over; says which and why.
     """
     found: list[RuleSettings] = []
     for settings in rules:
-        found += [settings] if settings.file is None else _read(settings, settings.file)
+        if settings.file is None:
+            found.append(settings)
+        else:
+            found += _read(settings, settings.file, {**(pseudo_parameters or {}), **settings.parameters})
     return found
 
 
-def _read(settings: RuleSettings, path: Path) -> list[RuleSettings]:
+def _read(settings: RuleSettings, path: Path, parameters: Mapping[str, str]) -> list[RuleSettings]:
     if settings.filter or settings.sql or settings.input or settings.batch:
         raise SettingsError(f"rule of {path}: leave out filter, sql, input and batch; the file says them")
+    if path.suffix == ".tf":
+        raise SettingsError(f"{path}: is in Terraform's own language; give what `terraform show -json` prints")
     try:
-        document = parse_document(path.read_text(encoding="utf-8"), str(path))
-        bodies = list(_bodies(document, str(path)))
+        document = _document(path.read_text(encoding="utf-8"), str(path))
+        bodies = list(_bodies(document, str(path), parameters))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: cannot be read: {error}") from error
     except DefinitionError as error:
-        raise SettingsError(str(error)) from error
+        raise SettingsError(_with_place(str(error), str(path))) from error
     if not bodies:
         raise SettingsError(f"{path}: holds no topic rule; give what `aws iot get-topic-rule` prints, or a template")
     rules = [(where, _checked(where, body)) for where, body in bodies]
@@ -71,18 +84,47 @@ def _read(settings: RuleSettings, path: Path) -> list[RuleSettings]:
     return [found for where, rule in rules for found in _rules_of(settings, where, rule)]
 
 
-def _bodies(document: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _document(text: str, where: str) -> Any:
+    """The data of a text; a list where it is one JSON document after the other, as a loop over rules writes them."""
+    try:
+        return parse_document(text, where)
+    except DefinitionError:
+        decoder = json.JSONDecoder()
+        documents: list[Any] = []
+        rest = text.strip()
+        while rest.startswith("{"):
+            try:
+                document, end = decoder.raw_decode(rest)
+            except (ValueError, RecursionError):
+                break
+            documents.append(document)
+            rest = rest[end:].lstrip()
+        if rest or len(documents) < 2:
+            raise
+        return documents
+
+
+def _with_place(message: str, where: str) -> str:
+    """What is wrong with a file, and in the settings' words where a template's parameter is missing."""
+    placed = message if message.startswith(where) else f"{where}: {message}"
+    return placed.replace("pass --parameter ", "put into the rule's parameters ")
+
+
+def _bodies(document: Any, where: str, parameters: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rules of a document, each with its place."""
     if isinstance(document, list):
         for number, each in enumerate(document):
-            yield from _bodies(each, f"{where}[{number}]")
+            yield from _bodies(each, f"{where}[{number}]", parameters)
     if not isinstance(document, dict):
         return
     if document.get("Type") == _RESOURCE:
         document = {"Resources": {"Rule": document}}
     if is_template(document):
-        for _kind, body in read_template(document, {}, _remark, {_RESOURCE: "ruleName"}):
-            yield from _bodies(body, where)
+        for _kind, body in read_template(document, parameters, _remark, {_RESOURCE: "ruleName"}):
+            yield from _bodies(body, where, parameters)
+    elif is_terraform(document):
+        for address, body in terraform_rules(document):
+            yield f"{where}: {address}", body
     elif isinstance(document.get("topicRulePayload"), dict):
         name = document.get("ruleName", "")
         yield f"{where}: rule {name}", {"ruleName": name, **document["topicRulePayload"]}
@@ -128,15 +170,16 @@ def _settings(settings: RuleSettings, where: str, sql: str, body: Any) -> RuleSe
         action = msgspec.convert(body, _Action, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(f"{where}: iotEvents: {error}") from error
-    if "${" in action.input_name:
-        raise SettingsError(
-            f"{where}: iotEvents: inputName {action.input_name!r} is not supported; write a rule per input"
-        )
+    if "${" not in action.input_name and not _INPUT.fullmatch(action.input_name):
+        raise SettingsError(f"{where}: iotEvents: {action.input_name!r} is no input's name; give it by parameters")
     if action.batch_mode and action.message_id:
         raise SettingsError(f"{where}: iotEvents: with batchMode there is no messageId")
+    if action.message_id and "${" not in action.message_id:
+        log.warning("%s: messageId %r is taken for the member that holds the id", where, action.message_id)
     return msgspec.structs.replace(
         settings,
         file=None,
+        parameters={},
         sql=sql,
         input=action.input_name,
         batch=action.batch_mode,

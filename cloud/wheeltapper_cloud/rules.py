@@ -24,11 +24,12 @@ class RuleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     One rule.
 
     Attributes:
-        input: the input that receives what the rule selects.
+        input: the input that receives what the rule selects; a name, or a template such as ``${topic(1)}``.
         filter: an MQTT topic filter; not with ``sql``, which names its own.
         sql: the statement of an AWS IoT topic rule.
-        file: a rule as AWS hands it out (``aws iot get-topic-rule``, CloudFormation), which says the three above and
+        file: a rule as it is kept (``aws iot get-topic-rule``, CloudFormation, Terraform), which says the three above and
             ``batch``; relative to the settings' own folder.
+        parameters: of the file's template, where they have no default or another one is wanted.
         basic_ingest: name under which Basic Ingest reaches the rule, too: on topics ``$aws/rules/NAME/…``.
         payload: dotted path of the object to pass on; empty is the whole payload.
         message_id: path of the id that makes repeats harmless, or a template such as ``${topic(2)}-${seq}``; where the
@@ -43,6 +44,7 @@ class RuleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     filter: str = ""
     sql: str = ""
     file: Path | None = None
+    parameters: dict[str, str] = {}
     basic_ingest: str = ""
     payload: str = ""
     message_id: str = "message_id"
@@ -67,6 +69,8 @@ class Rule:
         where = f"rule for input {settings.input!r}"
         if not settings.input:
             raise SettingsError(f"rule {settings.sql or settings.filter!r}: give the input that it feeds")
+        if settings.parameters:
+            raise SettingsError(f"{where}: parameters are those of a file's template")
         if bool(settings.filter) == bool(settings.sql):
             raise SettingsError(f"{where}: give either filter or sql")
         if not {"/", "+", "#"}.isdisjoint(settings.share + settings.basic_ingest):
@@ -89,6 +93,7 @@ class Rule:
         variables = self._select.variables if self._select else {}
         self._id = _reader(settings.message_id, variables)
         self._time = _reader(settings.timestamp, variables)
+        self._input = parse_template(settings.input, variables) if "${" in settings.input else None
         self._head = self._plain_head(settings)
 
     def _plain_head(self, settings: RuleSettings) -> "msgspec.json.Decoder[Any] | None":
@@ -99,6 +104,7 @@ class Rule:
         if (
             self._batch
             or self._path
+            or self._input is not None
             or not simple
             or (select is not None and not (select.everything and select.accepts is None))
         ):
@@ -143,12 +149,15 @@ class Rule:
         contents = content if self._batch and isinstance(content, list) else [content]
         if not all(isinstance(each, dict) for each in contents):
             raise MessageError(f"{topic}: the rule for input {self.input!r} makes no object of it")
+        name = self.input if self._input is None else self._input(context)
+        if not isinstance(name, str):
+            raise MessageError(f"{topic}: the rule's input {self.input!r} has no value")
         given_id, time_ms = _id_of(self._id(context)), _time_of(self._time(context))
         if contents is not content:
             encoded = payload if content is document else msgspec.json.encode(content)
-            return (Message(self.input, encoded, given_id, time_ms),)
+            return (Message(name, encoded, given_id, time_ms),)
         return [
-            Message(self.input, msgspec.json.encode(each), given_id and _id_of(f"{given_id}-{number}"), time_ms)
+            Message(name, msgspec.json.encode(each), given_id and _id_of(f"{given_id}-{number}"), time_ms)
             for number, each in enumerate(contents)
         ]
 

@@ -42,6 +42,80 @@ Resources:
 """
 
 
+BLOCK = {
+    "input_name": "Pump",
+    "message_id": "${topic(2)}-${seq}",
+    "role_arn": "arn:aws:iam::1:role/r",
+    "batch_mode": False,
+}
+RESOURCE = {
+    "name": "Pumps",
+    "enabled": True,
+    "sql": PAYLOAD["sql"],
+    "sql_version": "2016-03-23",
+    "iot_events": [BLOCK],
+    "s3": [],
+    "tags": {},
+}
+ROOT = {"resources": [{"address": "aws_iot_topic_rule.pumps", "type": "aws_iot_topic_rule", "values": RESOURCE}]}
+STATE = {
+    "version": 4,
+    "terraform_version": "1.9.0",
+    "resources": [
+        {"mode": "managed", "type": "aws_iam_role", "name": "r", "instances": [{"attributes": {"name": "r"}}]},
+        {"mode": "managed", "type": "aws_iot_topic_rule", "name": "pumps", "instances": [{"attributes": RESOURCE}]},
+    ],
+}
+SYNTHESISED = {
+    "Resources": {
+        "PumpInput08947B23": {"Type": "AWS::IoTEvents::Input", "Properties": {"InputName": "Pump"}},
+        "RuleRole246C4F77": {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": {}}},
+        "Rule40A4EA44": {
+            "Type": "AWS::IoT::TopicRule",
+            "Properties": {
+                "TopicRulePayload": {
+                    "Actions": [
+                        {
+                            "IotEvents": {
+                                "InputName": {"Ref": "PumpInput08947B23"},
+                                "MessageId": "${topic(2)}-${seq}",
+                                "RoleArn": {"Fn::GetAtt": ["RuleRole246C4F77", "Arn"]},
+                            }
+                        }
+                    ],
+                    "AwsIotSqlVersion": "2016-03-23",
+                    "Sql": {"Fn::Join": ["", ["SELECT *, topic(2) AS pump FROM '", {"Ref": "Plant"}, "/+/data'"]]},
+                }
+            },
+            "Metadata": {"aws:cdk:path": "Plant/Rule/Resource"},
+        },
+        "CDKMetadata": {"Type": "AWS::CDK::Metadata", "Condition": "CDKMetadataAvailable"},
+    },
+    "Parameters": {
+        "BootstrapVersion": {"Type": "AWS::SSM::Parameter::Value<String>", "Default": "/cdk-bootstrap/version"},
+        "Plant": {"Type": "String", "Default": "dt"},
+    },
+    "Conditions": {"CDKMetadataAvailable": {"Fn::Or": [{"Fn::Equals": [{"Ref": "AWS::Region"}, "eu-west-1"]}]}},
+    "Rules": {"CheckBootstrapVersion": {"Assertions": []}},
+}
+AS_YAML = """
+rule:
+  actions:
+  - iotEvents:
+      inputName: Pump
+      messageId: ${topic(2)}-${seq}
+      roleArn: arn:aws:iam::1:role/r
+  awsIotSqlVersion: 2016-03-23
+  createdAt: '2024-01-01T00:00:00+00:00'
+  ruleDisabled: false
+  ruleName: Pumps
+  sql: >-
+    SELECT *, topic(2) AS pump
+    FROM 'dt/+/data'
+ruleArn: arn:aws:iot:eu-west-1:1:rule/Pumps
+"""
+
+
 def read(tmp_path, document, **settings):
     path = tmp_path / "rule.json"
     path.write_text(document if isinstance(document, str) else json.dumps(document))
@@ -57,8 +131,30 @@ def read(tmp_path, document, **settings):
         [SHOWN],
         TEMPLATE,
         {"Type": "AWS::IoT::TopicRule", "Properties": {"TopicRulePayload": PAYLOAD}},
+        {"topicRulePayload": PAYLOAD},
+        "// the pumps\n" + json.dumps(PAYLOAD, indent=2),
+        AS_YAML,
+        SYNTHESISED,
+        "Transform: AWS::Serverless-2016-10-31\nGlobals: {Function: {Runtime: python3.12}}\n" + TEMPLATE,
+        {"format_version": "1.0", "terraform_version": "1.9.0", "values": {"root_module": ROOT}},
+        {"terraform_version": "1.9.0", "values": {"root_module": {"child_modules": [{"child_modules": [ROOT]}]}}},
+        {"planned_values": {"root_module": ROOT}, "resource_changes": []},
+        STATE,
     ],
-    ids=["payload", "get-topic-rule", "create-topic-rule", "list", "template", "resource"],
+    ids=[
+        *(
+            "payload",
+            "get-topic-rule",
+            "create-topic-rule",
+            "list",
+            "template",
+            "resource",
+            "payload-within",
+            "comment",
+        ),
+        *("get-topic-rule-as-yaml", "cdk-synth", "sam", "terraform-show", "terraform-modules", "terraform-plan"),
+        "terraform-state",
+    ],
 )
 def test_every_form_in_which_aws_shows_a_rule_is_read(tmp_path, document):
     (found,) = read(tmp_path, document, timestamp="at", share="judges")
@@ -80,6 +176,57 @@ def test_each_iot_events_action_is_a_rule_and_others_are_named(tmp_path, caplog)
     ]  # fmt: skip
     assert "s3 is not carried out" in caplog.text
     assert "errorAction is not carried out" in caplog.text
+
+
+def test_rules_printed_one_after_the_other_are_all_read(tmp_path):
+    other = {"rule": {**PAYLOAD, "ruleName": "Lines", "actions": [{"iotEvents": {"inputName": "Line"}}]}}
+
+    found = read(tmp_path, json.dumps(SHOWN, indent=4) + "\n" + json.dumps(other, indent=4) + "\n")
+
+    assert [rule.input for rule in found] == ["Pump", "Line"]
+
+
+def test_what_terraform_has_beside_the_inputs_is_named_and_a_disabled_rule_feeds_nothing(tmp_path, caplog):
+    busy = {**RESOURCE, "iot_events": [BLOCK, {"input_name": "Line", "message_id": "", "batch_mode": True}]}
+    busy |= {"republish": [{"topic": "debug"}], "error_action": [{"sqs": [{}]}]}
+    resources = [{"type": "aws_iot_topic_rule", "values": {**busy, "enabled": on}} for on in (True, False)]
+    with caplog.at_level(logging.WARNING):
+        found = read(tmp_path, {"terraform_version": "1.9.0", "values": {"root_module": {"resources": resources}}})
+
+    assert [(rule.input, rule.batch, rule.message_id) for rule in found] == [
+        ("Pump", False, "${topic(2)}-${seq}"), ("Line", True, "message_id"),
+    ]  # fmt: skip
+    for named in ("republish is not carried out", "errorAction is not carried out", "it is disabled"):
+        assert named in caplog.text
+
+
+def test_the_language_of_terraform_itself_is_refused(tmp_path):
+    path = tmp_path / "rules.tf"
+    path.write_text('resource "aws_iot_topic_rule" "pumps" {}')
+
+    with pytest.raises(SettingsError, match="terraform show -json"):
+        expand([RuleSettings(file=path)])
+
+
+def test_a_template_is_filled_in_from_the_settings_and_the_account(tmp_path):
+    document = TEMPLATE.replace("'${Plant}/+/data'", "'${AWS::AccountId}/${Plant}/+'")
+    path = tmp_path / "rule.yaml"
+    path.write_text(document)
+
+    (found,) = expand([RuleSettings(file=path, parameters={"Plant": "north"})], {"AWS::AccountId": "111122223333"})
+
+    assert Rule(found).filters == ["111122223333/north/+"]
+
+
+def test_an_id_without_a_template_is_looked_for_in_the_message(tmp_path, caplog):
+    document = {**PAYLOAD, "actions": [{"iotEvents": {"inputName": "Pump", "messageId": "seq"}}]}
+    with caplog.at_level(logging.WARNING):
+        (found,) = read(tmp_path, document)
+
+    (message,) = Rule(found).read("dt/p1/data", b'{"seq": 7}', 0)
+
+    assert message.message_id == "7"
+    assert "messageId 'seq' is taken for the member" in caplog.text
 
 
 def test_of_several_rules_those_that_feed_an_input_are_taken(tmp_path, caplog):
@@ -104,7 +251,10 @@ def test_a_disabled_rule_feeds_nothing(tmp_path):
         ({"sql": "SELECT 1 FROM 'a'"}, {}, "actions"),
         ({**PAYLOAD, "actions": [{"s3": {}}]}, {}, "none of its rules has an iotEvents action"),
         ({**PAYLOAD, "actions": [{"iotEvents": {}}]}, {}, "inputName"),
-        ({**PAYLOAD, "actions": [{"iotEvents": {"inputName": "${topic(2)}"}}]}, {}, r"\$\{topic\(2\)\}"),
+        ({**PAYLOAD, "actions": [{"iotEvents": {"inputName": "pump-1"}}]}, {}, "'pump-1' is no input's name"),
+        (TEMPLATE.replace("!Ref PumpInput", "!ImportValue Pumps"), {}, "Fn::ImportValue.*is no input's name"),
+        (TEMPLATE.replace(", Default: dt", ""), {}, "'Plant' has no default; put into the rule's parameters Plant="),
+        ('{"sql": "SELECT * FROM \'a\'"} {', {}, "not JSON"),
         ({**PAYLOAD, "actions": [{"iotEvents": {**ACTION["iotEvents"], "batchMode": True}}]}, {}, "batchMode"),
         ({**PAYLOAD, "awsIotSqlVersion": "2030-01-01"}, {}, "2030-01-01"),
         (PAYLOAD, {"input": "Pump"}, "leave out"),

@@ -74,6 +74,7 @@ def test_a_filter_covers_what_passes_nothing_else():
         ({"input": "I", "filter": "a", "share": "a/b"}, "share"),
         ({"input": "I", "filter": "a", "basic_ingest": "#"}, "basic_ingest"),
         ({"input": "I", "filter": "a", "message_id": "${topic(2)"}, "template"),
+        ({"input": "I", "filter": "a", "parameters": {"Plant": "dt"}}, "parameters are those of a file's template"),
     ],
 )
 def test_a_rule_that_cannot_work_is_refused_by_name(rule, named):
@@ -127,6 +128,16 @@ def test_an_id_may_be_made_of_the_variables_and_the_account():
     assert json.loads(message.payload) == {"t": 1, "line": "a", "account": "111122223333"}
     assert message.message_id == "a-7"
     assert rule.read("dt/z", b"{}", 0) == ()
+
+
+def test_the_input_may_be_made_of_the_message():
+    rule = Rule(RuleSettings(filter="dt/+", input="${kind}_${topic(2)}"))
+
+    (message,) = rule.read("dt/1", b'{"kind": "Pump"}', 0)
+
+    assert message.input == "Pump_1"
+    with pytest.raises(MessageError, match="has no value"):
+        rule.read("dt/1", b"{}", 0)
 
 
 def test_a_message_that_would_take_too_long_is_dropped_by_name():
