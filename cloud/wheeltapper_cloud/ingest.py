@@ -31,6 +31,7 @@ class Ingest:
     Args:
         transport: not yet started.
         most_bytes: of the payload that an input receives; longer ones are dropped; 0 is no limit.
+        account: what accountid() gives.
 
     Attributes:
         received, malformed, passed_over: messages that have come, were dropped, and were passed over by a WHERE clause.
@@ -40,7 +41,13 @@ class Ingest:
     """
 
     def __init__(
-        self, transport: Transport, judge: Judge, rules: Sequence[RuleSettings], clock: Clock, most_bytes: int = 0
+        self,
+        transport: Transport,
+        judge: Judge,
+        rules: Sequence[RuleSettings],
+        clock: Clock,
+        most_bytes: int = 0,
+        account: str = "",
     ) -> None:
         self._transport = transport
         self._most_bytes = most_bytes
@@ -49,7 +56,7 @@ class Ingest:
         self._arrived: deque[tuple[Delivery, Sequence[Rule]]] = deque()
         self._asked = False
         self._stop = threading.Event()
-        self._by_subscription = _subscriptions([Rule(settings) for settings in rules])
+        self._by_subscription = _subscriptions([Rule(settings, account) for settings in rules])
         self.received = 0
         self.malformed = 0
         self.passed_over = 0

@@ -170,7 +170,9 @@ class Companion:
 
 
 def _ingest(settings: CloudSettings, transport: Transport, judge: Judge, clock: Clock) -> Ingest:
-    return Ingest(transport, judge, expand(settings.rules), clock, settings.limits.message_bytes)
+    account, region = settings.server.account, settings.server.region
+    rules = expand(settings.rules, {"AWS::AccountId": account, "AWS::Region": region})
+    return Ingest(transport, judge, rules, clock, settings.limits.message_bytes, account)
 
 
 def serve(settings: CloudSettings, data_dir: Path) -> None:
