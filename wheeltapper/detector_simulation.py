@@ -11,7 +11,7 @@ import msgspec
 
 from wheeltapper.detector.action import Action, Message, Outcome
 from wheeltapper.detector.handle import handle_of
-from wheeltapper.detector.readers import read_text
+from wheeltapper.detector.readers import read_bytes
 from wheeltapper.detector.simulate import Simulation, evaluate_request, simulate_request
 from wheeltapper.detector.trace import render
 from wheeltapper.errors import DataError, SettingsError
@@ -97,10 +97,10 @@ def simulate_file(options: argparse.Namespace) -> int:
 
 def _read_one_model(path: Path, name: str | None) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read: {error}") from error
-    found = read_text(text, name=path.stem)
+        data = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    found = read_bytes(data, name=path.stem)
     for remark in found.remarks:
         print(f"{path}: {remark}", file=sys.stderr)
     models = {body.get("detectorModelName"): body for body in found.detector_models}

@@ -154,22 +154,22 @@ def read_files(paths: Sequence[str], parameters: Sequence[str]) -> "Definitions"
         DataError: a file cannot be read.
         DefinitionError: a file holds no definition.
     """
-    from wheeltapper.detector.readers import Definitions, read_text
+    from wheeltapper.detector.readers import Definitions, read_bytes
 
     found = Definitions([], [], [], [])
     given = dict(pair(each, "--parameter") for each in parameters)
     for path in paths:
-        found.add(read_text(_text_of(path), name=Path(path).name.split(".")[0], parameters=given))
+        found.add(read_bytes(_bytes_of(path), name=Path(path).name.split(".")[0], parameters=given))
     for remark in found.remarks:
         print(f"note: {remark}", file=sys.stderr)
     return found
 
 
-def _text_of(path: str) -> str:
+def _bytes_of(path: str) -> bytes:
     try:
-        return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+        return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def pair(text: str, option: str) -> tuple[str, str]:
@@ -339,8 +339,8 @@ def _run_migrate(options: argparse.Namespace) -> int:
         _show_migration(plan, old.name)
     if options.snapshot is None:
         return 1 if plan.refusals else 0
-    lines = _text_of(options.snapshot).splitlines()
-    detectors = [state for line in lines if line.strip() and (state := decode_state(line.encode())).model == old.name]
+    lines = _bytes_of(options.snapshot).splitlines()
+    detectors = [state for line in lines if line.strip() and (state := decode_state(line)).model == old.name]
     moved = migrate(detectors, old, new, states)
     print(f"{len(moved):,} of {len(detectors):,} detectors can be taken over", file=sys.stderr)
     if options.output is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from wheeltapper.detector.readers import Definitions, read_text
+from wheeltapper.detector.readers import Definitions, read_bytes
 from wheeltapper.errors import SettingsError
 from wheeltapper_cloud.iotevents import Handler
 from wheeltapper_cloud.iotevents_account import Account, Call
@@ -90,10 +90,10 @@ def _input_body(one: InputSettings) -> dict[str, Any]:
 
 def _read(path: Path) -> Definitions:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read: {error}") from error
-    found = read_text(text, name=path.stem)
+        data = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    found = read_bytes(data, name=path.stem)
     for remark in found.remarks:
         log.warning("%s: %s", path, remark)
     if not (found.inputs or found.detector_models or found.alarm_models):

@@ -19,7 +19,7 @@ import msgspec
 
 from wheeltapper.clock import Clock
 from wheeltapper.detector.handle import Kind
-from wheeltapper.detector.readers import Definitions, read_text
+from wheeltapper.detector.readers import Definitions, read_bytes
 from wheeltapper.errors import DefinitionError, MessageError, SettingsError, UnavailableError
 from wheeltapper.judge import Action, Deployment, Judge, JudgeSettings, Message, Refusal
 from wheeltapper.judge.delivery import Delivery as ActionDelivery
@@ -240,10 +240,10 @@ def read_definitions(path: Path) -> Definitions:
         DefinitionError: it cannot be understood.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"detectors.models {path}: cannot be read: {error}") from error
-    found = read_text(text, name=path.stem)
+        data = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"detectors.models {path}: cannot be read: {error.strerror}") from error
+    found = read_bytes(data, name=path.stem)
     if not (found.detector_models or found.alarm_models):
         raise SettingsError(f"detectors.models {path}: defines no detector model and no alarm model")
     return found

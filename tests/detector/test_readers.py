@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from wheeltapper.detector.readers import read_document, read_text
+from wheeltapper.detector.readers import read_bytes, read_document, read_text
 from wheeltapper.errors import DefinitionError
 
 TEMPLATE = """
@@ -133,6 +133,97 @@ def test_a_definition_is_handed_on_verbatim():
     assert json.dumps(body["detectorModelDefinition"]) == json.dumps(definition)
     assert (body["detectorModelName"], body["key"]) == ("m", "k")
     assert "status" in found.remarks[0].what
+
+
+CAPITALS = {
+    "DetectorModelName": "freezer",
+    "Key": {"Ref": "KeyPath"},
+    "DetectorModelDefinition": {
+        "InitialStateName": "idle",
+        "States": [
+            {
+                "StateName": "idle",
+                "OnEnter": {
+                    "Events": [{"EventName": "wait", "Actions": [{"SetTimer": {"TimerName": "t", "Seconds": "60"}}]}]
+                },
+            }
+        ],
+    },
+}
+FREEZER = {
+    "detectorModelName": "freezer",
+    "key": "id",
+    "detectorModelDefinition": {
+        "initialStateName": "idle",
+        "states": [
+            {
+                "stateName": "idle",
+                "onEnter": {
+                    "events": [{"eventName": "wait", "actions": [{"setTimer": {"timerName": "t", "seconds": 60}}]}]
+                },
+            }
+        ],
+    },
+}
+RESOURCE = {"Type": "AWS::IoTEvents::DetectorModel", "Properties": CAPITALS}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"Resources": {"Freezer": RESOURCE}},
+        {"Freezer": RESOURCE},
+        RESOURCE,
+        CAPITALS,
+        {"TemplateBody": {"Resources": {"Freezer": RESOURCE}}, "StagesAvailable": ["Original"]},
+        {"TemplateBody": json.dumps({"Resources": {"Freezer": RESOURCE}})},
+        {"DetectorModel": {"DetectorModelConfiguration": {"Key": "id"}, **CAPITALS}},
+        [FREEZER],
+    ],
+    ids=["template", "resources", "resource", "properties", "printed", "printed as text", "described", "body"],
+)
+def test_a_definition_is_read_from_every_part_of_a_template_that_people_keep(document: object):
+    parameters = {"KeyPath": "id"}
+
+    found = read_bytes(json.dumps(document).encode(), name="file", parameters=parameters)
+
+    assert found.detector_models == [FREEZER]
+
+
+@pytest.mark.parametrize(
+    ("document", "kind"),
+    [
+        ({"InputDefinition": {"Attributes": [{"JsonPath": "t"}]}}, "inputs"),
+        ({"AlarmRule": {"SimpleRule": {"Threshold": 70}}, "Severity": "2"}, "alarm_models"),
+        ({"InitialStateName": "a", "States": []}, "detector_models"),
+    ],
+)
+def test_what_has_no_name_of_its_own_is_called_as_its_file(document: dict, kind: str):
+    found = read_document(document, name="watch.v2")
+
+    body = getattr(found, kind)[0]
+    assert next(iter(body.values())) == "watch_v2"
+    assert any("'watch_v2' is taken" in each.what for each in found.remarks)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_files_are_read_as_powershell_writes_them_too(encoding: str):
+    text = json.dumps(FREEZER | {"detectorModelDescription": "Kühlung"}, ensure_ascii=False)
+
+    found = read_bytes(text.encode(encoding), name="file")
+
+    assert found.detector_models[0]["detectorModelDescription"] == "Kühlung"
+
+
+def test_a_file_that_is_not_text_is_an_error_of_one_line():
+    with pytest.raises(DefinitionError, match="file: not text: invalid start byte at byte 1; save it as UTF-8"):
+        read_bytes(b"{\xff", name="file")
+
+
+@pytest.mark.parametrize("document", [{"a": {"Type": ["b"]}}, {"Type": {}}, {"TemplateBody": 1}, {"Input": []}])
+def test_what_only_looks_like_a_template_is_none(document: dict):
+    with pytest.raises(DefinitionError, match="holds no detector model"):
+        read_document(document, name="file")
 
 
 def test_unknown_members_are_remarked_upon():

@@ -1,5 +1,5 @@
 """
-CloudFormation and SAM templates to IoT Events API bodies.
+CloudFormation and SAM templates, and parts of them, to IoT Events API bodies.
 
 Intrinsic functions are resolved from the template's parameters, mappings and conditions. What only a deployment could
 know (an ARN of another resource, an export of another stack) is assumed, and each assumption is remarked upon.
@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from wheeltapper.detector.documents import Remark
+from wheeltapper.detector.documents import Remark, parse_document
 from wheeltapper.errors import DefinitionError
 
 KINDS = {
@@ -56,17 +56,55 @@ _NEIGHBOURS = {
 _INTEGERS = {"seconds", "severity"}
 _BOOLEANS = {"useBase64", "disabledOnInitialization", "enabled"}
 
+# By which a resource is known that stands alone: its properties, and answers as SDKs whose names begin so print them.
+_KNOWN_BY = ("DetectorModelDefinition", "InitialStateName", "AlarmRule", "InputDefinition", "DetectorModel", "Input")
+
 _ABSENT = object()
 _HOLE = re.compile(r"\$\{(!?)([^}]*)\}")
 
 
 def is_template(document: Any) -> bool:
-    """Whether a document is a template, or the resources of one."""
-    return isinstance(document, dict) and (isinstance(document.get("Resources"), dict) or _is_resources(document))
+    """Whether a document is a template, what printed one, or the resources of one."""
+    return _template_in(document) is not None
+
+
+def _template_in(document: Any) -> Mapping[str, Any] | None:
+    if not isinstance(document, dict):
+        return None
+    printed = document.get("TemplateBody")  # by `aws cloudformation get-template`: JSON as it is, YAML as text
+    if printed is not None:
+        return _template_in(parse_document(printed, "TemplateBody") if isinstance(printed, str) else printed)
+    if isinstance(document.get("Resources"), dict):
+        return document
+    return {"Resources": document} if _is_resources(document) else None
 
 
 def _is_resources(document: Mapping[str, Any]) -> bool:
-    return bool(document) and any(isinstance(each, dict) and each.get("Type") in KINDS for each in document.values())
+    return any(isinstance(each, dict) and _has_type(each) for each in document.values())
+
+
+def _has_type(resource: Mapping[str, Any]) -> bool:
+    return str(resource.get("Type")) in KINDS
+
+
+def is_resource(document: Mapping[str, Any]) -> bool:
+    """Whether a document is one resource, or its properties: a body whose names begin with capitals."""
+    return _has_type(document) or any(isinstance(document.get(name), dict | str) for name in _KNOWN_BY)
+
+
+def read_resource(
+    document: Mapping[str, Any], name: str, parameters: Mapping[str, str], remark: Remark
+) -> dict[str, Any]:
+    """
+    The API body that a resource, or its properties, stand for; see ``read_template``.
+
+    Args:
+        document: what ``is_resource`` knows.
+        name: what the document is called.
+        parameters, remark: as for ``read_template``.
+    """
+    properties = document.get("Properties") if _has_type(document) else document
+    return _Template({"Resources": {}}, parameters, remark, KINDS).properties(properties, name)
 
 
 def read_template(
@@ -76,7 +114,7 @@ def read_template(
     The IoT Events resources of a template.
 
     Args:
-        document: a template, or only its resources.
+        document: what ``is_template`` knows.
         parameters: values for the template's parameters and pseudo parameters (``AWS::Region``).
         remark: told of (where, what) for each assumption and each thing left out.
         kinds: the resource types wanted, each with the member that names one.
@@ -87,8 +125,7 @@ def read_template(
     Raises:
         DefinitionError: an intrinsic function is malformed, or refers to what the template does not have.
     """
-    template = document if isinstance(document.get("Resources"), dict) else {"Resources": document}
-    return _Template(template, parameters, remark, kinds).bodies()
+    return _Template(_template_in(document) or {"Resources": {}}, parameters, remark, kinds).bodies()
 
 
 class _Template:
@@ -119,22 +156,35 @@ class _Template:
             found.append((kind, self._body(logical_id, kind, resource)))
         for kind, logical_ids in others.items():
             self._remark(f"Resources.{', '.join(logical_ids)}", f"left out: {kind} is not an IoT Events resource")
+        self._tell_unused()
+        return found
+
+    def properties(self, given: Any, where: str) -> dict[str, Any]:
+        """Properties that stand alone, under the API's names."""
+        body = self._renamed(given, where)
+        self._tell_unused()
+        return body
+
+    def _tell_unused(self) -> None:
         for name in sorted(self._unused - set(PSEUDO_PARAMETERS)):
             self._remark(f"Parameters.{name}", "given, but no IoT Events resource uses it")
-        return found
 
     def _body(self, logical_id: str, kind: str, resource: Mapping[str, Any]) -> dict[str, Any]:
         where = f"Resources.{logical_id}"
         for attribute in sorted(set(resource) - {"Type", "Properties", "Condition", "DependsOn", "Metadata"}):
             self._remark(f"{where}.{attribute}", "has no meaning outside CloudFormation; ignored")
-        properties = self._resolve(resource.get("Properties") or {}, f"{where}.Properties")
-        if not isinstance(properties, dict):
-            raise DefinitionError("must be an object", path=f"{where}.Properties")
-        body: dict[str, Any] = _camel(properties)
+        body = self._renamed(resource.get("Properties"), f"{where}.Properties")
         name = self._kinds[kind]
         if name not in body:
             body = {name: logical_id, **body}
             self._remark(where, f"names no {name}; its logical id {logical_id!r} is taken")
+        return body
+
+    def _renamed(self, properties: Any, where: str) -> dict[str, Any]:
+        resolved = self._resolve(properties or {}, where)
+        if not isinstance(resolved, dict):
+            raise DefinitionError("must be an object", path=where)
+        body: dict[str, Any] = _camel(resolved)
         return body
 
     def _parameter_values(self, given: Mapping[str, str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Text to plain data: JSON, JSON with comments, YAML with CloudFormation's short t
 Nothing in a text is executed: YAML goes through a safe loader that knows only CloudFormation's tags.
 """
 
+import codecs
 import json
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,23 @@ _SHORT_TAGS = (
     *("And", "Base64", "Cidr", "Equals", "FindInMap", "GetAZs", "GetAtt", "If", "ImportValue", "Join", "Length"),
     *("Not", "Or", "Select", "Split", "Sub", "ToJsonString", "Transform"),
 )
+
+
+def decode_text(data: bytes, where: str) -> str:
+    """
+    The text of a file: UTF-8, or UTF-16 where it begins as PowerShell's redirection makes it begin.
+
+    Raises:
+        DefinitionError: it is not text.
+
+    >>> decode_text("{}".encode("utf-16"), "model")
+    '{}'
+    """
+    is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if is_wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DefinitionError(f"{where}: not text: {error.reason} at byte {error.start}; save it as UTF-8") from error
 
 
 def parse_document(text: str, where: str, remark: Remark | None = None) -> Any:

@@ -1,5 +1,5 @@
 """
-Definitions from wherever they were kept: API bodies, console exports, CloudFormation and SAM templates.
+Definitions from wherever they were kept: API bodies, console exports, CloudFormation and SAM templates or parts of them.
 
 A definition is handed on as it was written, nulls and order included; what cannot be honoured is listed in ``remarks``.
 """
@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from wheeltapper.detector.cloudformation import is_template, read_template
-from wheeltapper.detector.documents import parse_document
+from wheeltapper.detector.cloudformation import is_resource, is_template, read_resource, read_template
+from wheeltapper.detector.documents import decode_text, parse_document
 from wheeltapper.errors import DefinitionError
 
 Body = dict[str, Any]
@@ -70,6 +70,16 @@ _KIND_LISTS = {
 }
 
 
+def read_bytes(data: bytes, *, name: str, parameters: Mapping[str, str] | None = None) -> Definitions:
+    """
+    Every definition in a file's bytes; see ``read_text``.
+
+    Raises:
+        DefinitionError: also where the bytes are not text.
+    """
+    return read_text(decode_text(data, name), name=name, parameters=parameters)
+
+
 def read_text(text: str, *, name: str, parameters: Mapping[str, str] | None = None) -> Definitions:
     """
     Every definition in a document's text.
@@ -117,8 +127,11 @@ def _read(document: Any, name: str, parameters: Mapping[str, str], found: Defini
         for kind, body in read_template(document, parameters, found.remark):
             getattr(found, _KIND_LISTS[kind]).append(_checked(body, _KIND_LISTS[kind], name, found))
         return
-    for parameter in parameters:
-        found.remark(name, f"parameter {parameter!r} ignored: only templates have parameters")
+    if is_resource(document):
+        document = read_resource(document, name, parameters, found.remark)
+    else:
+        for parameter in parameters:
+            found.remark(name, f"parameter {parameter!r} ignored: only templates have parameters")
     kind, body = _unwrap(document)
     if not kind:
         found.remark(

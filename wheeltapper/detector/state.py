@@ -114,7 +114,7 @@ def decode_state(data: bytes) -> AnyState:
     """
     try:
         state: AnyState = _decoder.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DefinitionError(f"detector state: {error}") from error
     if state.format > FORMAT:
         raise DefinitionError(f"detector state: format {state.format} is newer than this program; update wheeltapper")
