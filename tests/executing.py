@@ -1,5 +1,6 @@
-"""An action, and an executor that is to carry it out."""
+"""An action, an executor that is to carry it out, and the secret that it may need."""
 
+from pathlib import Path
 from typing import Any
 
 from wheeltapper.judge import Action
@@ -22,3 +23,11 @@ def run(executor: Executor, wanted: Action) -> Result:
     results: list[Result] = []
     executor.execute(wanted, results.append)
     return results[0]
+
+
+def secret(folder: Path, mode: int = 0o600) -> Path:
+    """A file with a secret, for its owner alone unless the mode says otherwise."""
+    path = folder / "secret"
+    path.write_text("0123456789abcdef0123\n")
+    path.chmod(mode)
+    return path

@@ -15,7 +15,9 @@ from wheeltapper.judge.delivery import Executor
 from wheeltapper.judge.executors import BrokerExecutor, InputExecutor
 from wheeltapper.transport import Transport
 from wheeltapper_cloud.actions_aws import AwsExecutor
-from wheeltapper_cloud.actions_local import CommandExecutor, EmailExecutor, FileExecutor, Mailer, WebhookExecutor
+from wheeltapper_cloud.actions_command import CommandExecutor
+from wheeltapper_cloud.actions_email import EmailExecutor, Mailer
+from wheeltapper_cloud.actions_file import FileExecutor
 from wheeltapper_cloud.actions_settings import (
     ESCALATION,
     ActionSettings,
@@ -26,6 +28,7 @@ from wheeltapper_cloud.actions_settings import (
     ToInput,
     ToWebhook,
 )
+from wheeltapper_cloud.actions_webhook import WebhookExecutor
 from wheeltapper_cloud.notifications import NotificationExecutor
 
 _TYPES = (

@@ -14,8 +14,11 @@ from wheeltapper.detector.values import text_of
 from wheeltapper.errors import MessageError, SettingsError, UnavailableError
 from wheeltapper.judge import Action
 from wheeltapper.judge.delivery import Result, Settled
+from wheeltapper_cloud.actions_patience import Patience
 from wheeltapper_cloud.actions_settings import AwsAccount
 
+# Finding credentials has no end of its own, and a socket's patience begins anew with every byte.
+_TIMEOUT_S = 30.0
 _ID_ATTRIBUTE = "wheeltapper-action-id"
 _REGION = re.compile(r"(?:^|\.)([a-z]{2}(?:-[a-z]+)+-[0-9])\.")
 # Codes that the same call may not meet again: throttling, conflicts of writers, functions under change, clocks.
@@ -51,6 +54,7 @@ class AwsExecutor:
         self._account = account
         self._clients: dict[tuple[str, str], Any] = {}
         self._lock = threading.Lock()
+        self._patience = Patience()
         self._calls: dict[str, Callable[[Action], None]] = {
             "sns": self._sns,
             "sqs": self._sqs,
@@ -73,11 +77,11 @@ class AwsExecutor:
         Call the service.
 
         Raises:
-            UnavailableError: it is away, throttles, or the credentials have expired.
+            UnavailableError: it is away, takes too long, throttles, or the credentials have expired.
             MessageError: it refuses.
         """
         with self._translated(f"{action.type} {action.target}"):
-            self._calls[action.type](action)
+            self._patience.wait(_TIMEOUT_S, lambda: self._calls[action.type](action))
         settled(Result("delivered"))
 
     def send_text(self, number: str, text: str, sender_id: str) -> None:
@@ -85,12 +89,15 @@ class AwsExecutor:
         Send a text message through SNS.
 
         Raises:
-            UnavailableError: the service is away or throttles.
+            UnavailableError: the service is away, takes too long or throttles.
             MessageError: it refuses.
         """
         attributes = {"AWS.SNS.SMS.SenderID": {"DataType": "String", "StringValue": sender_id}} if sender_id else {}
         with self._translated(f"SMS to {number[:4]}…"):
-            self._client("sns").publish(PhoneNumber=number, Message=text, MessageAttributes=attributes)
+            self._patience.wait(
+                _TIMEOUT_S,
+                lambda: self._client("sns").publish(PhoneNumber=number, Message=text, MessageAttributes=attributes),
+            )
 
     @contextlib.contextmanager
     def _translated(self, where: str) -> Iterator[None]:
@@ -117,6 +124,8 @@ class AwsExecutor:
         except BotoCoreError as error:
             if isinstance(error, NoCredentialsError):
                 self._forget_credentials()
+            raise UnavailableError(f"{where}: {error}") from error
+        except TimeoutError as error:
             raise UnavailableError(f"{where}: {error}") from error
         except (MessageError, UnavailableError) as error:
             raise type(error)(f"{where}: {error}") from error

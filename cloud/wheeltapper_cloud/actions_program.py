@@ -13,6 +13,7 @@ from typing import IO, NamedTuple, cast
 _KEPT_BYTES = 1000
 _READ_BYTES = 65_536
 _GLANCE_MS = 100
+_LAST_S = 5.0
 # A pipe holds no more than so many reads; what comes later comes from those who stayed behind.
 _LAST_READS = 16
 
@@ -49,7 +50,10 @@ def run_program(arguments: Sequence[str], given: bytes, environment: Mapping[str
         except BaseException:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            with contextlib.suppress(
+                subprocess.TimeoutExpired
+            ):  # it waits for a disk that is away, and ends when it can
+                process.wait(_LAST_S)
             raise
     return Ended(process.returncode, words.kept.decode("utf-8", "replace").strip())
 

@@ -55,7 +55,7 @@ class ToWebhook(_Mapping, frozen=True, kw_only=True, tag="webhook"):
 
     Attributes:
         secret_file: at least 16 characters, mode 0600.
-        timeout_s: how long connecting may take, and then the conversation.
+        timeout_s: how long all of it may take, from looking up the name to the last byte.
         ca: certificate of the authority that the server is verified by; else those that the system trusts.
     """
 
@@ -101,6 +101,7 @@ class SmtpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Attributes:
         password_file: mode 0600; goes together with ``username``.
         ca: certificate of the authority that the server is verified by; else those that the system trusts.
+        timeout_s: how long all of it may take for one mail, from looking up the name to the last byte.
     """
 
     host: str = "127.0.0.1"
@@ -109,7 +110,7 @@ class SmtpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     username: str = ""
     password_file: Path | None = None
     ca: Path | None = None
-    timeout_s: Seconds = 15.0
+    timeout_s: Seconds = 60.0
 
 
 class CommandSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

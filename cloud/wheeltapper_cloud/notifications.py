@@ -18,7 +18,8 @@ from wheeltapper.errors import MessageError, SettingsError, UnavailableError
 from wheeltapper.judge import Action, AlarmRecord, Judge
 from wheeltapper.judge.delivery import Executor, Result, Settled
 from wheeltapper_cloud.actions_aws import AwsExecutor
-from wheeltapper_cloud.actions_local import Mailer, as_json
+from wheeltapper_cloud.actions_email import Mailer
+from wheeltapper_cloud.actions_json import as_json
 from wheeltapper_cloud.actions_settings import NotificationSettings
 from wheeltapper_cloud.tables import moment
 

@@ -22,6 +22,7 @@ from wheeltapper.errors import SettingsError
 from wheeltapper.judge import Judge
 from wheeltapper.judge.delivery import Delivery
 from wheeltapper.messages import ActionReport, Health, encode
+from wheeltapper.secret_files import check_private
 from wheeltapper.transport import Transport
 from wheeltapper.transport.patient import PatientTransport
 from wheeltapper.transport.settings import BrokerSettings, open_transport
@@ -237,7 +238,7 @@ def _check_tls(settings: CloudSettings) -> None:
     certificate, key = settings.server.certificate, settings.server.private_key
     if (certificate is None) != (key is None):
         raise SettingsError("server: certificate and private_key go together; give both or neither")
-    if certificate is None:
+    if certificate is None or key is None:
         if not is_loopback(settings.server.host):
             log.warning("%s: HTTP only: signed calls can be read on the way; give --certificate", settings.server.host)
         return
@@ -245,6 +246,7 @@ def _check_tls(settings: CloudSettings) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
     except OSError as error:
         raise SettingsError(f"server: {certificate} and {key}: {error.strerror or error}") from error
+    check_private(key, "server private_key")
 
 
 def listen(host: str, port: int) -> socket.socket:

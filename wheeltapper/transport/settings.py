@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from wheeltapper.errors import SettingsError
+from wheeltapper.secret_files import check_private, read_secret
 from wheeltapper.transport import Transport
 
 Client = Literal["", "paho", "awscrt", "bulk"]
@@ -69,22 +70,18 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         The password, None where there is none.
 
         Raises:
-            SettingsError: the file cannot be read.
+            SettingsError: the file cannot be read, or others may read it, too.
         """
-        if self.password_file is None:
-            return None
-        try:
-            return self.password_file.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise SettingsError(f"broker password_file {self.password_file}: {error.strerror}") from error
+        return None if self.password_file is None else read_secret(self.password_file, "broker password_file")
 
     def check_files(self) -> None:
         """
-        See that every credential named can be read.
+        See that every credential named can be read, and the secret ones by nobody else.
 
         Raises:
-            SettingsError: names the first that cannot.
+            SettingsError: names the first of which this is not so.
         """
+        self.password()
         if (self.certificate is None) != (self.key is None):
             raise SettingsError("broker: certificate and key go together; give both or neither")
         for name in ("ca", "certificate", "key"):
@@ -95,6 +92,8 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 path.open("rb").close()
             except OSError as error:
                 raise SettingsError(f"broker {name} {path}: {error.strerror}; run: wheeltapper certs init") from error
+        if self.key is not None:
+            check_private(self.key, "broker key")
 
 
 def refused_subscriptions(address: tuple[str, int], filters: Collection[str]) -> str:
