@@ -222,6 +222,35 @@ def test_a_timer_is_not_left_running_by_one_that_outlasts_it(seconds: int, left:
     assert ("timer-left-running" in _rules(lint(body))) is left
 
 
+@pytest.mark.parametrize(
+    ("method", "condition", "action", "undone"),
+    [
+        ("SERIAL", '$input.Life.kind == "gone"', {"setTimer": {"timerName": "t", "seconds": 60}}, True),
+        ("SERIAL", "true", {"resetTimer": {"timerName": "t"}}, True),
+        ("SERIAL", "!timeout('t')", {"resetTimer": {"timerName": "t"}}, False),
+        ("SERIAL", 'triggerType("Message")', {"resetTimer": {"timerName": "t"}}, False),
+        ("SERIAL", 'currentInput("Life")', {"clearTimer": {"timerName": "t"}}, False),
+        ("SERIAL", "true", {"setTimer": {"timerName": "other", "seconds": 60}}, False),
+        ("BATCH", '$input.Life.kind == "gone"', {"setTimer": {"timerName": "t", "seconds": 60}}, False),
+    ],
+)
+def test_an_expiry_that_an_earlier_event_undoes_is_named(method: str, condition: str, action: dict, undone: bool):
+    states = [
+        _state(
+            "near",
+            enter=(_event("start", "true", {"setTimer": {"timerName": "t", "seconds": 60}}),),
+            events=(_event("again", condition, action),),
+            to=(_to("lose", 'timeout("t")', "lost"),),
+        ),
+        _state("lost", to=(_to("back", '$input.Life.kind == "here"', "near"),)),
+    ]
+
+    found = [each for each in lint(_model(states, evaluationMethod=method)) if each.rule == "expiry-undone"]
+
+    assert bool(found) is undone
+    assert all(each.locations[-1] == "states[0].onInput.transitionEvents[0]" for each in found)
+
+
 def test_undeclared_and_unread_attributes_are_named():
     body = _model([_state("a", events=(_event("e", "$input.I.temp > 1"),))])
 

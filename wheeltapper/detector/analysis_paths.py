@@ -170,6 +170,7 @@ def own_findings(laid_out: Survey, reach: Reach) -> list[Finding]:
         *_maybe_unset(laid_out, reach),
         *_unread_variables(laid_out),
         *_left_running(laid_out, reach),
+        *_overtaken(laid_out, reach),
     ]
 
 
@@ -352,6 +353,31 @@ def _left_running(laid_out: Survey, reach: Reach) -> Iterator[Finding]:
             "its expiry there runs a pass on the last message, and counts as expired at the next test unless it is set "
             "anew before",
         )
+
+
+def _overtaken(laid_out: Survey, reach: Reach) -> Iterator[Finding]:
+    """Expiries that an event of a SERIAL model makes undone before what waits for them is asked."""
+    for state in laid_out.states:
+        events = laid_out.of(state, "onInput")
+        transitions = laid_out.of(state, "onInput", transitions=True)
+        for place, rule in enumerate(events):
+            for step in rule.steps:
+                timer = step.name("timerName")
+                later = [
+                    each
+                    for each in (*events[place + 1 :], *transitions)
+                    if each.condition is not None and timer in timers_of(each.condition)
+                ]
+                if step.path in reach.overtaken and later:
+                    yield Finding(
+                        "timers",
+                        "WARNING",
+                        f"{rule.title} may undo the expiry of timer {timer!r} before {later[0].title} tests it",
+                        (step.path, *(each.path for each in later)),
+                        rule="expiry-undone",
+                        why=f"SERIAL: when {timer!r} expires, {rule.text.strip()} may hold, also on the last message, and "
+                        f'{step.kind} acts at once; guard it with triggerType("Message"), or let the model be BATCH',
+                    )
 
 
 def _awaited(condition: ex.Expression | None) -> set[str]:

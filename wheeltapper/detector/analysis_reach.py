@@ -79,6 +79,8 @@ class Reach(msgspec.Struct):
             value may be ``value`` or ``undefined``.
         unset_reads: (rule path, variable) → whether it may be set when it is read ("unset", "set").
         leaving: (rule path, timer) where a live timer is left behind by a transition.
+        timer_passes: (state, timer) where a timer may expire.
+        overtaken: actions of SERIAL models that may set, reset or clear a timer in the pass of its own expiry.
         exact: whether the exploration stayed within its limits; even if not, it still over-estimates.
     """
 
@@ -88,6 +90,7 @@ class Reach(msgspec.Struct):
     unset_reads: dict[tuple[str, str], set[str]] = msgspec.field(default_factory=dict)
     leaving: set[tuple[str, str]] = msgspec.field(default_factory=set)
     timer_passes: set[tuple[str, str]] = msgspec.field(default_factory=set)
+    overtaken: set[str] = msgspec.field(default_factory=set)
     exact: bool = True
 
 
@@ -349,6 +352,8 @@ class _Explorer:
         timer = step.name("timerName")
         before = path.timers.get(timer, ABSENT)
         noted.update(before)
+        if self._serial and trigger.kind == "Timer" and trigger.name == timer and "pending" in before:
+            self._reach.overtaken.add(step.path)
         if step.kind == "clearTimer":
             return _timer_set(path, timer, ABSENT)
         if step.kind == "resetTimer":
