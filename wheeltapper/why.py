@@ -24,7 +24,7 @@ from wheeltapper.detector.values import follow
 from wheeltapper.errors import DataError, DefinitionError, SettingsError
 from wheeltapper.journal import Row, open_reader, read_rows
 from wheeltapper.judge import rows
-from wheeltapper.judge.ledger import read_alarm, read_alarms
+from wheeltapper.judge.ledger import read_alarm, recent_alarms
 from wheeltapper.judge.snapshots import Base
 from wheeltapper.judge.types import AlarmRecord, Deployment
 
@@ -84,7 +84,7 @@ def _alarm(connection: sqlite3.Connection, alarm_id: str) -> AlarmRecord:
     record = read_alarm(connection, alarm_id)
     if record is not None:
         return record
-    recent = read_alarms(connection, closed=True, limit=10_000)
+    recent = recent_alarms(connection, limit=10_000)
     beginning = [each for each in recent if alarm_id and (each.id.startswith(alarm_id) or each.id.endswith(alarm_id))]
     if len(beginning) == 1:
         return beginning[0]

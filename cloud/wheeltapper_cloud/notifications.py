@@ -302,6 +302,8 @@ def silenced(alarm: AlarmRecord) -> str:
         return f"acknowledged by {alarm.acknowledged_by}".removesuffix(" by ")
     if alarm.cleared_ms is not None:
         return "over"
+    if alarm.shelved is not None:
+        return "out of service" if alarm.shelved.until_ms is None else "shelved"
     return alarm.state.lower() if alarm.state in _SILENT_STATES else ""
 
 

@@ -6,7 +6,7 @@ the name under which an act is recorded is the access key's, or, where no key is
 """
 
 import functools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -16,7 +16,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from wheeltapper.detector.handle import Kind
-from wheeltapper.judge import ActionRecord, AlarmOperation, AlarmRecord, AlarmView, Deployment, Judge
+from wheeltapper.judge import (
+    ActionRecord,
+    AlarmOperation,
+    AlarmRecord,
+    AlarmView,
+    Deployment,
+    Judge,
+    Refusal,
+    ShelfOperation,
+    Shelved,
+)
+from wheeltapper.messages import Alarm
 from wheeltapper_cloud.guard import Guard
 from wheeltapper_cloud.iotevents import service_error
 from wheeltapper_cloud.received import is_unread, read_body, signed_request
@@ -26,11 +37,30 @@ from wheeltapper_cloud.wire import ServiceError
 _SERVICE = "iotevents"
 _LIMIT = 1000
 _BODY_LIMIT = 64 * 1024
-_SHELVED = "SNOOZE_DISABLED"
-_OPERATIONS = {"ack": "acknowledge", "snooze": "snooze", "disable": "disable", "enable": "enable", "reset": "reset"}
+_LONGEST_S = 31_622_400
+_SNOOZED, _DISABLED = "SNOOZE_DISABLED", "DISABLED"
+# An operator's word, and AWS's for what is done; AWS has no word for unshelve.
+_OPERATIONS = {
+    "ack": "acknowledge",
+    "shelve": "snooze",
+    "unshelve": "unshelve",
+    "snooze": "snooze",
+    "disable": "disable",
+    "enable": "enable",
+    "reset": "reset",
+}
 _REPLAYED = ("parked", "failed", "undelivered")
 _STATUSES = ("pending", "delivered", *_REPLAYED)
 _KINDS: tuple[Kind, ...] = ("detector", "alarm")
+
+_ON_NO_SHELF: dict[str, Any] = {
+    "suppressed": None,
+    "shelved_state": "",
+    "shelved_ms": None,
+    "shelved_until_ms": None,
+    "shelved_by": "",
+    "shelved_note": "",
+}
 
 _encode = msgspec.json.Encoder().encode
 
@@ -65,6 +95,17 @@ class Asked(msgspec.Struct):
         if not isinstance(note, str) or len(note) > 256:
             raise ServiceError("InvalidRequestException", "note must be a text of at most 256 characters")
         return note
+
+    @property
+    def snooze_s(self) -> int:
+        """For how long."""
+        seconds = self.body.get("snooze_s")
+        if type(seconds) is not int or not 0 < seconds <= _LONGEST_S:
+            raise ServiceError(
+                "InvalidRequestException",
+                f"snooze_s must be a number of seconds from 1 to {_LONGEST_S}, which is 366 d; disable has no end",
+            )
+        return seconds
 
     @property
     def limit(self) -> int:
@@ -106,6 +147,7 @@ class OperationsApi:
             ("GET", "/wheeltapper/alarms/{id}", self.alarm),
             ("POST", "/wheeltapper/alarms/{id}/{operation}", self.operate),
             ("GET", "/wheeltapper/history/{machine:path}", self.history),
+            ("GET", "/wheeltapper/shelf", self.shelf),
             ("GET", "/wheeltapper/models", self.models),
             ("POST", "/wheeltapper/models/{model}/{operation}", self.operate_key),
             ("GET", "/wheeltapper/detectors/{model}", self.detectors),
@@ -118,63 +160,99 @@ class OperationsApi:
 
     def alarms(self, asked: Asked) -> Any:
         """Those that are open, shelved ones last; then, where they are wanted, those that are over, the newest first."""
-        found = [self._now(each) for each in self._judge.raised_alarms(limit=asked.limit)]
-        found.sort(key=lambda each: each["state"] == _SHELVED)
+        found = self._judge.raised_alarms(limit=asked.limit)
         if asked.query.get("closed") == "true":
-            found += [self._now(each) for each in self._records.over(asked.limit - len(found))]
-        return {"alarms": found}
+            found += self._records.over(asked.limit - len(found))
+        return {"alarms": [_alarm(each) for each in found]}
 
     def alarm(self, asked: Asked) -> Any:
-        return self._now(self._found(asked.path["id"]))
+        return _alarm(self._found(asked.path["id"]))
 
     def history(self, asked: Asked) -> Any:
         """Every alarm of a machine that is still remembered."""
         found = self._records.of(asked.path["machine"], asked.query.get("model", ""), asked.limit)
-        return {"alarms": [self._now(each) for each in found]}
+        return {"alarms": [_alarm(each) for each in found]}
+
+    def shelf(self, _asked: Asked) -> Any:
+        """What operators have shelved or taken out of service, whether it rings or not; what comes back soonest first."""
+        return {"shelf": [_lying(each) for each in self._judge.shelf()]}
 
     def operate(self, asked: Asked) -> Any:
         """
-        Alarms of alarm models change their state, as over AWS's API; those of detector models can be acknowledged.
+        Alarms of alarm models change their state, as over AWS's API; those of detector models are laid aside beside it.
 
         An alarm whose model has no acknowledge flow has no state for it: that somebody has taken it up is put on record.
         """
         operation = _operation(asked)
         found = self._found(asked.path["id"])
-        of_model = found.kind == "alarm" and self._judge.alarm(found.model, found.key) is not None
-        if of_model and (operation != "acknowledge" or _has_acknowledge_flow(self._deployed(found.model, "alarm"))):
-            self._operate_model(asked, found.model, found.key, operation)
-        elif operation == "acknowledge":
+        has_state = found.kind == "alarm" and self._judge.alarm(found.model, found.key) is not None
+        if operation == "acknowledge" and not (
+            has_state and _has_acknowledge_flow(self._deployed(found.model, "alarm"))
+        ):
             self._judge.acknowledge(found.id, by=asked.who, note=asked.note)
+        elif found.kind == "alarm":
+            self._operate_model(asked, found.model, found.key, operation)
         else:
-            raise ServiceError(
-                "InvalidRequestException",
-                f"{found.model} is a detector model: its alarms can be acknowledged; only its own inputs change its state",
-            )
-        return self._now(self._found(found.id))
+            self._operate_detector(asked, found.model, found.key, operation, _raised_in(found))
+        return _alarm(self._found(found.id))
 
     def operate_key(self, asked: Asked) -> Any:
-        """An alarm of an alarm model, whether it has ever been raised or not."""
-        model, key = self._deployed(asked.path["model"], "alarm", "detector"), asked.body.get("key", "")
-        if model.kind != "alarm" or not isinstance(key, str):
-            raise ServiceError("InvalidRequestException", f"{model.name} is a detector model: name an alarm by its id")
-        self._operate_model(asked, model.name, key, _operation(asked))
-        return self._judge.alarm(model.name, key)
+        """An alarm, whether it has ever been raised or not: of an alarm model; else every alarm of a detector."""
+        kinds = _kinds(asked.body.get("kind", ""))[::-1]
+        model, key, operation = (
+            self._deployed(asked.path["model"], *kinds),
+            asked.body.get("key", ""),
+            _operation(asked),
+        )
+        if not isinstance(key, str):
+            raise ServiceError("InvalidRequestException", "key must be a text")
+        if model.kind == "alarm":
+            self._operate_model(asked, model.name, key, operation)
+            return self._judge.alarm(model.name, key)
+        self._operate_detector(asked, model.name, key, operation)
+        view = self._judge.detector(model.name, key)
+        lying = [each for each in self._judge.shelf() if (each.handle, each.key) == (model.handle, key)]
+        return {
+            "kind": model.kind,
+            **({"model": model.name, "key": key, "state": ""} if view is None else msgspec.structs.asdict(view)),
+            **_shelving(lying[0] if lying else None),
+        }
 
     def _operate_model(self, asked: Asked, model: str, key: str, operation: Any) -> None:
-        snooze_s = asked.body.get("snooze_s")
-        if operation == "snooze" and not (type(snooze_s) is int and 0 < snooze_s <= 31_622_400):
-            raise ServiceError("InvalidRequestException", "snooze_s must be a number of seconds from 1 to 31622400")
+        if operation == "unshelve":
+            view = self._judge.alarm(model, key)
+            if view is not None and view.state != _SNOOZED:
+                hint = "out of service; enable puts it back" if view.state == _DISABLED else "not shelved"
+                raise ServiceError("InvalidRequestException", f"unshelve: {model} {key}".rstrip() + f" is {hint}")
+            operation = "enable"
         wanted = AlarmOperation(
             model=model,
             key=key,
             operation=operation,
-            snooze_s=snooze_s if operation == "snooze" else None,
+            snooze_s=asked.snooze_s if operation == "snooze" else None,
             note=asked.note,
             by=asked.who,
         )
-        refused = self._judge.operate_alarms([wanted])
-        if refused:
-            raise ServiceError("InvalidRequestException", refused[0].detail)
+        _check(self._judge.operate_alarms([wanted]))
+
+    def _operate_detector(self, asked: Asked, model: str, key: str, operation: Any, state: str = "") -> None:
+        if operation in ("acknowledge", "reset"):
+            raise ServiceError(
+                "InvalidRequestException",
+                f"{model} is a detector model: only its own inputs change its state; an alarm that it has raised can be"
+                " acknowledged by its id, shelved and taken out of service",
+            )
+        word: Any = "shelve" if operation == "snooze" else operation
+        wanted = ShelfOperation(
+            model=model,
+            key=key,
+            state=state,
+            operation=word,
+            for_s=asked.snooze_s if word == "shelve" else 0,
+            note=asked.note,
+            by=asked.who,
+        )
+        _check(filter(None, [self._judge.shelve(wanted)]))
 
     def models(self, asked: Asked) -> Any:
         return {
@@ -186,7 +264,7 @@ class OperationsApi:
 
     def detectors(self, asked: Asked) -> Any:
         state, after = asked.query.get("state"), asked.query.get("after")
-        model = self._deployed(asked.path["model"], *_kinds(asked))
+        model = self._deployed(asked.path["model"], *_kinds(asked.query.get("kind", "")))
         if model.kind == "alarm":
             return {"detectors": self._alarm_views(model.name, state, after, asked.limit)}
         return {"detectors": self._judge.detectors(model.name, state=state, after=after, limit=asked.limit)}
@@ -202,7 +280,7 @@ class OperationsApi:
         return found[:limit]
 
     def detector(self, asked: Asked) -> Any:
-        model, key = self._deployed(asked.path["model"], *_kinds(asked)), asked.path["key"]
+        model, key = self._deployed(asked.path["model"], *_kinds(asked.query.get("kind", ""))), asked.path["key"]
         look = self._judge.alarm if model.kind == "alarm" else self._judge.detector
         found = (look(model.name, "") if key == "-" else None) or look(model.name, key)
         if found is None:
@@ -246,22 +324,6 @@ class OperationsApi:
                 return found[kind]
         raise ServiceError("ResourceNotFoundException", f"model {name}: is not in force")
 
-    def _now(self, found: AlarmRecord) -> dict[str, Any]:
-        """An alarm as it stands, and who has shelved it until when, where that is on record."""
-        content = msgspec.structs.asdict(found)
-        content["alarm"] = content.pop("body")
-        content.pop("sequence")
-        return {**content, "shelved_until_ms": None, "shelved_by": "", **self._shelving(found)}
-
-    def _shelving(self, found: AlarmRecord) -> dict[str, Any]:
-        if found.kind != "alarm" or found.cleared_ms is not None or found.state != _SHELVED:
-            return {}
-        view, act = self._judge.alarm(found.model, found.key), self._records.last_act("snooze", found.model, found.key)
-        if view is None or view.customer_action is None or act is None:
-            return {}
-        until_ms = act.time_ms + 1000 * (view.customer_action["snooze_s"] or 0)
-        return {"shelved_until_ms": until_ms, "shelved_by": act.who, "note": act.note}
-
     def _endpoint(self, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
         return functools.partial(self._answered, answer)
 
@@ -294,9 +356,14 @@ def _operation(asked: Asked) -> Any:
     return operation
 
 
-def _kinds(asked: Asked) -> tuple[Kind, ...]:
-    """Which kinds of model are meant, the most likely one first."""
-    wanted = asked.query.get("kind", "")
+def _check(refused: Iterable[Refusal]) -> None:
+    for each in refused:
+        code = "ResourceNotFoundException" if each.reason == "not found" else "InvalidRequestException"
+        raise ServiceError(code, each.detail)
+
+
+def _kinds(wanted: Any) -> tuple[Kind, ...]:
+    """Which kinds of model are meant, detector models first."""
     if wanted not in ("", *_KINDS):
         raise ServiceError("InvalidRequestException", f"kind must be one of {', '.join(_KINDS)}")
     return tuple(kind for kind in _KINDS if wanted in ("", kind))
@@ -310,6 +377,40 @@ def _has_acknowledge_flow(model: Deployment) -> bool:
     capabilities = msgspec.json.decode(model.body, type=_Capable).alarm_capabilities
     flow = None if capabilities is None else capabilities.acknowledge_flow
     return flow is not None and flow.enabled
+
+
+def _alarm(found: AlarmRecord) -> dict[str, Any]:
+    """An alarm as it stands, and who has shelved it until when; ``note`` is the one of whoever did something last."""
+    content = msgspec.structs.asdict(found)
+    content["alarm"] = content.pop("body")
+    del content["sequence"], content["shelved"]
+    shelving = _shelving(found.shelved)
+    if found.state == _SNOOZED and found.cleared_ms is None:
+        shelving = {**shelving, "suppressed": "shelved"}
+    note = found.note if found.shelved is None else found.shelved.note
+    return {**content, **shelving, "note": note, "acknowledged_note": found.note}
+
+
+def _raised_in(found: AlarmRecord) -> str:
+    """The state that is the alarm; one that is over has gone on to another."""
+    return msgspec.json.decode(found.body, type=Alarm).state
+
+
+def _shelving(lying: Shelved | None) -> dict[str, Any]:
+    if lying is None:
+        return _ON_NO_SHELF
+    return {
+        "suppressed": "out_of_service" if lying.until_ms is None else "shelved",
+        "shelved_state": lying.state,
+        "shelved_ms": lying.since_ms,
+        "shelved_until_ms": lying.until_ms,
+        "shelved_by": lying.by,
+        "shelved_note": lying.note,
+    }
+
+
+def _lying(entry: Shelved) -> dict[str, Any]:
+    return {"kind": entry.kind, "model": entry.model, "key": entry.key, "state": entry.state, **_shelving(entry)}
 
 
 def _action(found: ActionRecord) -> dict[str, Any]:

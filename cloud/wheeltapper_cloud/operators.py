@@ -259,11 +259,20 @@ def _last_part(target: str) -> str:
 
 def _audit_table(records: list[Row]) -> Any:
     rows = [
-        (moment(each["time_ms"]), each["who"], each["what"], each["model"], each["key"], each["note"])
+        (
+            moment(each["time_ms"]),
+            each["who"],
+            each["what"],
+            each["kind"],
+            each["model"],
+            each["key"],
+            "" if each["until_ms"] is None else moment(each["until_ms"]),
+            each["note"],
+        )
         for each in records
     ]
     return table_of(
-        ("time", "who", "what", "model", "key", "note"),
+        ("time", "who", "what", "kind", "model", "key", "until", "note"),
         rows,
         "no act is on record: acts are those that are signed, or that name who acts",
     )

@@ -1,4 +1,8 @@
-"""``wheeltapper alarms``: what is wrong now, why, whether it happened before, and what operators do about it."""
+"""
+``wheeltapper alarms``: what is wrong now, why, whether it happened before, and what operators do about it.
+
+Their words are those of ISA-18.2 and IEC 62682: acknowledge, shelve, unshelve, out of service; for shelve AWS says snooze.
+"""
 
 import argparse
 import json
@@ -17,16 +21,18 @@ from wheeltapper_cloud.tables import age, moment, printable, short_ids, show, ta
 
 _WATCH_S = 1.0
 _MOST = 1000
-_SHELVED = "SNOOZE_DISABLED"
 _BEFORE_S = 30 * 86_400
 
 _ACTS = {
-    "ack": "take up an alarm",
-    "snooze": "shelve an alarm of an alarm model for a while",
-    "disable": "take an alarm of an alarm model out of service",
-    "enable": "put an alarm of an alarm model back into service",
+    "ack": "acknowledge an alarm: somebody has taken it up",
+    "shelve": "shelve an alarm for a while; it comes back by itself",
+    "unshelve": "bring a shelved alarm back now",
+    "snooze": "AWS's word for shelve",
+    "disable": "take every alarm of a machine's detector, or its alarm of an alarm model, out of service",
+    "enable": "put back into service what disable took out, or bring back what is shelved",
     "reset": "put an alarm of an alarm model back to normal",
 }
+_TIMED = ("shelve", "snooze")
 
 Alarm = dict[str, Any]
 
@@ -57,30 +63,41 @@ def register(alarms: Commands) -> None:
     past.add_argument("machine", help="the machine, or the detector's key")
     past.add_argument("--model", default="", help="of this detector or alarm model only")
     add_limit(past)
+    lying = alarms.add(
+        "shelved",
+        _shelf,
+        help="what is shelved or out of service, until when and by whom, whether it rings or not",
+        example="wheeltapper alarms shelved\nwheeltapper alarms shelved --json",
+    )
     for word, what in _ACTS.items():
-        act = alarms.add(word, _act, help=what, example=_example(word))
-        act.set_defaults(operation=word)
-        act.add_argument("--note", default="", help="why; kept in the audit trail")
-        add_who(act)
-        if word == "snooze":
-            act.add_argument(
-                "--for",
-                dest="snooze_s",
-                type=seconds_of,
-                default="1h",
-                metavar="TIME",
-                help="15m, 1h, 8h … (default: 1h)",
-            )
-        _add_alarm(act)
-        add_common(act)
+        _add_act(alarms, word, what)
     _add_alarm(detail)
-    for parser in (listing, detail, past):
+    for parser in (listing, detail, past, lying):
         add_common(parser)
+
+
+def _add_act(alarms: Commands, word: str, what: str) -> None:
+    act = alarms.add(word, _act, help=what, example=_example(word))
+    act.set_defaults(operation=word, for_s=None)
+    act.add_argument("--note", default="", help="why; kept in the audit trail")
+    add_who(act)
+    if word in _TIMED:
+        act.add_argument(
+            "--for", dest="for_s", type=seconds_of, default="1h", metavar="TIME", help="15m, 1h, 8h … (default: 1h)"
+        )
+    if word not in ("ack", "reset"):
+        act.add_argument(
+            "--kind",
+            choices=("detector", "alarm"),
+            help="of MODEL, where two share the name and MODEL/KEY has never rung (default: the alarm model)",
+        )
+    _add_alarm(act)
+    add_common(act)
 
 
 def _example(word: str) -> str:
     first = f'wheeltapper alarms {word} pump-7 --note "bearing ordered" --as ada' + (
-        " --for 8h" if word == "snooze" else ""
+        " --for 8h" if word in _TIMED else ""
     )
     return f"{first}\nwheeltapper alarms {word} {'3f2a07' if word == 'ack' else 'Overheat/pump-7'} --as ada"
 
@@ -169,8 +186,11 @@ def _view(alarms: list[Alarm], clock: Clock) -> Iterator[Any]:
     """How many there are, and the table of them."""
     opened = [each for each in alarms if each["cleared_ms"] is None]
     if opened and sys.stdout.isatty():
-        waiting = sum(each["acknowledged_ms"] is None and each["state"] != _SHELVED for each in opened)
-        yield f"{len(opened)} open, {waiting} not taken up"
+        silent = sum(each["suppressed"] is not None for each in opened)
+        waiting = sum(each["acknowledged_ms"] is None and each["suppressed"] is None for each in opened)
+        yield f"{len(opened)} open, {waiting} not taken up" + (
+            f", {silent} shelved or out of service" if silent else ""
+        )
     yield _table(
         alarms,
         clock,
@@ -189,12 +209,17 @@ def _table(alarms: list[Alarm], clock: Clock, empty: str) -> Any:
             _machine(each),
             _model(each, twins),
             _state(each, now_ms),
-            each["acknowledged_by"] or each["shelved_by"],
+            _who(each),
             _reason(each["alarm"]),
         )
         for each in alarms
     ]
     return table_of(("id", "age", "severity", "machine", "model", "state", "by", "why"), rows, empty)
+
+
+def _who(alarm: Alarm) -> str:
+    """Who did what the state says: shelved it, else took it up."""
+    return str(alarm["shelved_by"] if alarm["suppressed"] else alarm["acknowledged_by"])
 
 
 def _twins(alarms: list[Alarm]) -> set[str]:
@@ -215,7 +240,9 @@ def _machine(alarm: Alarm) -> str:
 def _state(alarm: Alarm, now_ms: int) -> str:
     if alarm["cleared_ms"] is not None:
         return f"over after {age((alarm['cleared_ms'] - alarm['raised_ms']) / 1000)}"
-    if alarm["state"] == _SHELVED:
+    if alarm["suppressed"] == "out_of_service":
+        return "out of service"
+    if alarm["suppressed"]:
         until_ms = alarm["shelved_until_ms"]
         return "shelved" if until_ms is None else f"shelved for {age((until_ms - now_ms) / 1000)}"
     return str(alarm["state"])
@@ -286,8 +313,8 @@ def _explained(alarm: Alarm, before: list[Alarm], now_ms: int) -> Iterator[str]:
     if alarm["severity"] is not None:
         yield f"  severity  {alarm['severity']}"
     yield f"  taken up  {_taken_up(alarm, now_ms)}"
-    if alarm["shelved_by"]:
-        yield f"  shelved   by {alarm['shelved_by']} until {moment(alarm['shelved_until_ms'])}{_note(alarm)}"
+    if alarm["suppressed"]:
+        yield f"  {_laid_aside(alarm)}"
     yield f"  before    {_before(before, now_ms)}"
     yield f"  id        {alarm['id']}"
 
@@ -296,11 +323,24 @@ def _taken_up(alarm: Alarm, now_ms: int) -> str:
     if alarm["acknowledged_ms"] is None:
         return "by nobody"
     since = age((now_ms - alarm["acknowledged_ms"]) / 1000)
-    return f"by {alarm['acknowledged_by'] or 'somebody'} {since} ago{'' if alarm['shelved_by'] else _note(alarm)}"
+    return f"by {alarm['acknowledged_by'] or 'somebody'} {since} ago{_reasoned(alarm['acknowledged_note'])}"
 
 
-def _note(alarm: Alarm) -> str:
-    return f": {alarm['note']}" if alarm["note"] else ""
+def _laid_aside(alarm: Alarm) -> str:
+    """
+    By whom an alarm is kept away, and until when, as far as is known.
+
+    >>> _laid_aside({"suppressed": "shelved", "shelved_by": "ada", "shelved_until_ms": 1500, "shelved_note": "cleaning"})
+    'shelved   by ada until 1970-01-01 00:00:01Z: cleaning'
+    """
+    word = "shelved  " if alarm["suppressed"] == "shelved" else "out of service"
+    by = f" by {alarm['shelved_by']}" if alarm["shelved_by"] else ""
+    until = "" if alarm["shelved_until_ms"] is None else f" until {moment(alarm['shelved_until_ms'])}"
+    return f"{word}{by}{until}{_reasoned(alarm['shelved_note'])}"
+
+
+def _reasoned(note: str) -> str:
+    return f": {note}" if note else ""
 
 
 def _before(before: list[Alarm], now_ms: int) -> str:
@@ -324,10 +364,40 @@ def _history(options: argparse.Namespace) -> int:
     return 0
 
 
+def _shelf(options: argparse.Namespace) -> int:
+    lying = ask(options.server, "GET", "/wheeltapper/shelf")["shelf"]
+    if options.json:
+        _print_lines(lying)
+    else:
+        show(_shelf_table(lying, SystemClock().time_ms()))
+    return 0
+
+
+def _shelf_table(lying: list[Alarm], now_ms: int) -> Any:
+    twins = _twins(lying)
+    rows = [
+        (
+            each["key"],
+            _model(each, twins),
+            each["state"] or "every one",
+            "" if each["shelved_until_ms"] is None else moment(each["shelved_until_ms"]),
+            "out of service"
+            if each["shelved_until_ms"] is None
+            else f"in {age((each['shelved_until_ms'] - now_ms) / 1000)}",
+            age((now_ms - each["shelved_ms"]) / 1000),
+            each["shelved_by"],
+            each["shelved_note"],
+        )
+        for each in lying
+    ]
+    empty = "nothing is shelved or out of service; wheeltapper alarms shelve, or disable, lays an alarm aside"
+    return table_of(("key", "model", "alarm", "until", "comes back", "since", "by", "note"), rows, empty)
+
+
 def _act(options: argparse.Namespace) -> int:
     body: dict[str, Any] = {"note": options.note, "by": options.by}
-    if options.operation == "snooze":
-        body["snooze_s"] = options.snooze_s
+    if options.for_s is not None:
+        body["snooze_s"] = options.for_s
     if not options.by and not os.environ.get("AWS_ACCESS_KEY_ID"):
         raise DataError("--as: say who acts")
     try:
@@ -337,14 +407,25 @@ def _act(options: argparse.Namespace) -> int:
         if not slash:
             raise
         path, body["key"] = f"/wheeltapper/models/{quote(model, safe='')}/{options.operation}", key
+        body["kind"] = getattr(options, "kind", None) or ""
     answer = ask(options.server, "POST", path, body)
     if options.json:
         print(json.dumps(answer))
         return 0
-    state = f"shelved for {age(options.snooze_s)}" if answer["state"] == _SHELVED else answer["state"]
-    by = f", acknowledged by {answer['acknowledged_by']}" if answer.get("acknowledged_by") else ""
-    print(printable(f"{answer['model']} {answer['key']}".strip() + f": {state}{by}"))
+    print(printable(f"{answer['model']} {answer['key']}".strip() + f": {_done(options, answer)}"))
     return 0
+
+
+def _done(options: argparse.Namespace, answer: Alarm) -> str:
+    """What an act has come to."""
+    if options.operation in _TIMED:
+        until_ms = answer["snoozed_until_ms"] if "snoozed_until_ms" in answer else answer["shelved_until_ms"]
+        which = f"{answer['shelved_state'] or 'every alarm'} " if answer.get("kind") == "detector" else ""
+        return f"{which}shelved for {age(options.for_s)}" + ("" if until_ms is None else f", until {moment(until_ms)}")
+    if answer.get("suppressed") == "out_of_service":
+        return "out of service"
+    by = f", acknowledged by {answer['acknowledged_by']}" if answer.get("acknowledged_by") else ""
+    return f"{answer['state']}{by}"
 
 
 def _found(server: str, wanted: str) -> Alarm:

@@ -15,13 +15,10 @@ import msgspec
 from wheeltapper.detector.handle import handle_of
 from wheeltapper.errors import UnavailableError
 from wheeltapper.journal import open_reader
-from wheeltapper.judge import AlarmRecord, AuditRecord, Judge
+from wheeltapper.judge import AlarmRecord, Judge, alarms
 from wheeltapper.judge.host import DATABASE
-from wheeltapper.judge.ledger import ALARM_COLUMNS, alarm_record
 
 T = TypeVar("T")
-
-_ACT = AuditRecord.__struct_fields__
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +26,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     What waits for people.
 
     Attributes:
-        open, unacknowledged: alarms.
+        open, unacknowledged: alarms; of the latter those that are shelved or out of service do not count.
         failed, undelivered: actions that nobody has replayed.
         oldest_pending_ms: since when an action waits; None where none does.
     """
@@ -50,7 +47,7 @@ class Records:
 
     def over(self, limit: int) -> list[AlarmRecord]:
         """Alarms that are over, the newest first."""
-        return self._alarms("cleared_ms IS NOT NULL", (), limit)
+        return self._alarms("alarm.cleared_ms IS NOT NULL", (), limit)
 
     def of(self, machine: str, model: str, limit: int) -> list[AlarmRecord]:
         """
@@ -61,19 +58,13 @@ class Records:
             model: of models of this name only; of every model where it is empty.
             limit: how many at the most.
         """
-        thing = "json_extract(CAST(body AS TEXT), '$.thing')"
+        thing = "json_extract(CAST(alarm.body AS TEXT), '$.thing')"
         handles = (handle_of("detector", model), handle_of("alarm", model))
         return self._alarms(
-            f"(key = ? OR {thing} = ?) AND (? = '' OR model IN (?, ?))", (machine, machine, model, *handles), limit
+            f"(alarm.key = ? OR {thing} = ?) AND (? = '' OR alarm.model IN (?, ?))",
+            (machine, machine, model, *handles),
+            limit,
         )
-
-    def last_act(self, what: str, model: str, key: str) -> AuditRecord | None:
-        """The newest record of somebody's doing this to one detector or alarm."""
-        sql = (
-            f"SELECT {', '.join(_ACT)} FROM audit WHERE what = ? AND model = ? AND key = ? ORDER BY number DESC LIMIT 1"  # noqa: S608
-        )
-        row = self._read(lambda connection: connection.execute(sql, (what, model, key)).fetchone())
-        return None if row is None else AuditRecord(**dict(zip(_ACT, row, strict=True)))
 
     def counts(self) -> Counts:
         """
@@ -86,9 +77,8 @@ class Records:
 
     def _alarms(self, condition: str, arguments: tuple[Any, ...], limit: int) -> list[AlarmRecord]:
         self._judge.raised_alarms(limit=1)  # has what the judge still holds in memory written first
-        sql = f"SELECT {ALARM_COLUMNS} FROM alarm WHERE {condition} ORDER BY raised_ms DESC, id LIMIT ?"  # noqa: S608
-        rows = self._read(lambda connection: connection.execute(sql, (*arguments, limit)).fetchall())
-        return [alarm_record(row) for row in rows]
+        newest = "alarm.raised_ms DESC, alarm.id"
+        return self._read(lambda connection: alarms.select(connection, condition, arguments, newest, limit))
 
     def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -99,8 +89,9 @@ class Records:
 
 
 def _counted(connection: sqlite3.Connection) -> Counts:
-    (opened, taken) = connection.execute(
-        "SELECT count(*), count(acknowledged_ms) FROM alarm WHERE cleared_ms IS NULL"
+    (opened, nobodys) = connection.execute(
+        f"SELECT count(*), count(*) FILTER (WHERE alarm.acknowledged_ms IS NULL AND NOT {alarms.SILENT})"
+        f" {alarms.FROM} WHERE alarm.cleared_ms IS NULL"
     ).fetchone()
     statuses = dict(
         connection.execute("SELECT status, count(*) FROM action WHERE status <> 'delivered' GROUP BY status").fetchall()
@@ -110,7 +101,7 @@ def _counted(connection: sqlite3.Connection) -> Counts:
     ).fetchone()
     return Counts(
         open=opened,
-        unacknowledged=opened - taken,
+        unacknowledged=nobodys,
         failed=statuses.get("failed", 0),
         undelivered=statuses.get("undelivered", 0),
         oldest_pending_ms=oldest,

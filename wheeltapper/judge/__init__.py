@@ -20,6 +20,8 @@ from wheeltapper.judge.types import (
     Done,
     Message,
     Refusal,
+    ShelfOperation,
+    Shelved,
     Statistics,
 )
 
@@ -39,5 +41,7 @@ __all__ = [
     "JudgeSettings",
     "Message",
     "Refusal",
+    "ShelfOperation",
+    "Shelved",
     "Statistics",
 ]

@@ -22,11 +22,13 @@ from wheeltapper.judge.models import Models
 from wheeltapper.judge.news import News, Payload, Reporter
 from wheeltapper.judge.settings import JudgeSettings
 from wheeltapper.judge.snapshots import Base
-from wheeltapper.judge.types import Action, AlarmOperation, DetectorUpdate, Message, Refusal
+from wheeltapper.judge.types import Action, AlarmOperation, DetectorUpdate, Message, Refusal, Shelved
 
 log = logging.getLogger(__name__)
 
 _SEQUENCE_BITS = 24
+# What operators make of an alarm of an alarm model, and the states that they bring it into.
+_LAID_ASIDE = {"snooze": "SNOOZE_DISABLED", "disable": "DISABLED"}
 
 
 class Applier:
@@ -140,7 +142,7 @@ class Applier:
             model = self.models.get(handle)
             if model is None:
                 continue
-            if self.saved_at.get((handle, outcome.key), 0) >= sequence >> _SEQUENCE_BITS:
+            if self._was_told(handle, outcome.key, sequence):
                 continue
             self._record(
                 self._reporter.report(model, outcome, payload, sequence, message.hops if message else 0),
@@ -149,7 +151,17 @@ class Applier:
             )
         return sequence
 
+    def _was_told(self, handle: str, key: str, sequence: int) -> bool:
+        """Whether a replay has come across what a detector saved later knows already."""
+        return self.saved_at.get((handle, key), 0) >= sequence >> _SEQUENCE_BITS
+
     def _record(self, news: News, outcome: runtime.Outcome, sequence: int) -> None:
+        if (
+            outcome.kind == "alarm"
+            and outcome.from_state in _LAID_ASIDE.values()
+            and outcome.state != outcome.from_state
+        ):
+            self.ledger.unshelve(outcome.handle, outcome.key, sequence)
         if news.moved:
             self.ledger.move_alarm(outcome.handle, outcome.key, outcome.state, sequence)
         if news.cleared:
@@ -158,7 +170,17 @@ class Applier:
             self.ledger.raise_alarm(news.raised)
         for action in news.actions:
             self.ledger.add_action(action, sequence >> _SEQUENCE_BITS)
-            self._emitted.append(action)
+            if news.raised is None or action.id != news.raised.id or not self._kept_back(outcome, action, sequence):
+                self._emitted.append(action)
+
+    def _kept_back(self, outcome: runtime.Outcome, action: Action, sequence: int) -> bool:
+        """Whether operators are spared the news of an alarm, since it was on the shelf already."""
+        covering = self.ledger.shelf.covering(outcome.handle, outcome.key, outcome.state)
+        if covering is None or covering.sequence > sequence:
+            return False
+        why = "out of service" if covering.until_ms is None else "shelved"
+        self.ledger.settle_action(action.id, "delivered", 0, self.now_ms, f"not told: {why} by {covering.by}")
+        return True
 
     def apply_command(self, row: Row, command: rows.Command) -> list[Refusal]:
         """Apply a row that is no message; gives what of it could not be done."""
@@ -178,9 +200,12 @@ class Applier:
                 self.models.load(deployment, migrate=migrate)
                 if not migrate:
                     self.ledger.clear_alarms(deployment.handle, None, sequence, row.now_ms)
+                    if deployment.kind == "alarm":
+                        self.ledger.unshelve(deployment.handle, None, sequence)
             case rows.Withdraw():
                 self.models.unload(command.handle)
                 self.ledger.clear_alarms(command.handle, None, sequence, row.now_ms)
+                self.ledger.unshelve(command.handle, None, sequence)
             case rows.Update(updates):
                 return self._each(updates, lambda update: self._update(update, sequence))
             case rows.Delete(targets):
@@ -230,8 +255,20 @@ class Applier:
                     handle, operation.key, operation.by, operation.note, number + 1, self.now_ms
                 )
             self._take_in([outcome], None, number)
+            if operation.operation in _LAID_ASIDE and not self._was_told(handle, operation.key, number):
+                self.ledger.shelve(self._shelved(operation, number + 1))
 
         return self._each(operations, operate)
+
+    def _shelved(self, operation: AlarmOperation, sequence: int) -> Shelved:
+        """What an alarm of an alarm model says of itself after it was snoozed or disabled."""
+        alarm = self.shard.export(handle_of("alarm", operation.model), operation.key)
+        until = getattr(alarm, "snoozed_until", None)
+        return Shelved(
+            kind="alarm", model=operation.model, key=operation.key, since_ms=self.now_ms,
+            until_ms=None if until is None else int(until * 1000), by=operation.by, note=operation.note,
+            sequence=sequence,
+        )  # fmt: skip
 
 
 @contextlib.contextmanager

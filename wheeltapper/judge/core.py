@@ -16,13 +16,14 @@ import msgspec
 from wheeltapper.detector.settings import DEFAULTS, EngineSettings
 from wheeltapper.errors import UnavailableError
 from wheeltapper.journal import Journal, Row
-from wheeltapper.judge import rows
+from wheeltapper.judge import alarms, rows, shelf
 from wheeltapper.judge.applier import Applier, surviving
-from wheeltapper.judge.ledger import Ledger, read_action, write_audit
+from wheeltapper.judge.ledger import Ledger, read_action, write_actions, write_audit
+from wheeltapper.judge.news import told_again
 from wheeltapper.judge.recent import RecentIds
 from wheeltapper.judge.settings import JudgeSettings
 from wheeltapper.judge.snapshots import Base, Snapshots
-from wheeltapper.judge.types import Action, AuditRecord, Done, Message, Refusal
+from wheeltapper.judge.types import Action, AuditRecord, Done, Message, Refusal, Shelved
 
 log = logging.getLogger(__name__)
 
@@ -253,10 +254,59 @@ class Core:
 
     def _tell(self) -> None:
         if emitted := self.applier.take_emitted():
-            try:
-                self._emit(emitted)
-            except Exception:
-                log.exception("judge: actions could not be handed on; they wait for the next start")
+            self._hand_on(emitted)
+
+    def _hand_on(self, actions: list[Action]) -> None:
+        try:
+            self._emit(actions)
+        except Exception:
+            log.exception("judge: actions could not be handed on; they wait for the next start")
+
+    # --- the shelf ---------------------------------------------------------------------------------------------------
+
+    def shelve(self, entry: Shelved, audit: Sequence[AuditRecord]) -> None:
+        """
+        Keep alarms of a detector from operators; durable on return.
+
+        Raises:
+            UnavailableError: the disk cannot be written; nothing has changed.
+        """
+        behind_all = ((self.journal.position + 1) << _SEQUENCE_BITS) - 1
+        entry = msgspec.structs.replace(entry, sequence=behind_all)
+        with self.journal.transaction() as connection:
+            self.ledger.flush(connection)
+            shelf.write(connection, entry)
+            write_audit(connection, audit)
+        self.ledger.committed()
+        self.ledger.shelf.put(entry)
+
+    def unshelve(self, entries: Sequence[Shelved], now_ms: int, audit: Sequence[AuditRecord] = ()) -> None:
+        """
+        Give alarms back to operators, and tell of those that wait for somebody; durable on return.
+
+        Raises:
+            UnavailableError: the disk cannot be written; nothing has changed.
+        """
+        again: list[Action] = []
+        with self.journal.transaction() as connection:
+            self.ledger.flush(connection)
+            shelf.erase(connection, entries)
+            if self._settings.publish_alarms:
+                found = [record for entry in entries for record in alarms.waiting(connection, entry)]
+                again = [told_again(record, self._settings.alarm_topic, now_ms) for record in found]
+            write_actions(connection, again)
+            write_audit(connection, audit)
+        self.ledger.committed()
+        self.ledger.load(self.journal.connection)
+        if again:
+            self._hand_on(again)
+
+    def end_shelving(self, now_ms: int) -> None:
+        """Give back what was shelved until now; nothing due, nothing written."""
+        due = self.ledger.shelf.due(now_ms)
+        if due:
+            self.unshelve(due, now_ms)
+            log.info("judge: %d alarms are back from the shelf", len(due))
 
     # --- journal -----------------------------------------------------------------------------------------------------
 

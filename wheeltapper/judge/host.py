@@ -12,14 +12,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from wheeltapper.clock import Clock
 from wheeltapper.detector.handle import Kind, handle_of
 from wheeltapper.detector.runtime import Outcome
 from wheeltapper.detector.settings import DEFAULTS, EngineSettings
 from wheeltapper.errors import UnavailableError
-from wheeltapper.judge import ledger, rows, views
+from wheeltapper.judge import alarms, ledger, rows, shelf, shelving, views
 from wheeltapper.judge.core import Batch, Core
 from wheeltapper.judge.settings import JudgeSettings
 from wheeltapper.judge.types import (
@@ -36,6 +36,8 @@ from wheeltapper.judge.types import (
     Done,
     Message,
     Refusal,
+    ShelfOperation,
+    Shelved,
     Statistics,
 )
 from wheeltapper.judge.worker import Work, Worker
@@ -156,7 +158,8 @@ class Judge:
 
         def deploy_new(core: Core) -> None:
             if deployment not in core.models.deployments():
-                core.command(command, self._now(), self._audit(by, "deploy", deployment.name, "", deployment.version))
+                record = self._audit(by, "deploy", deployment.name, note=deployment.version, kind=deployment.kind)
+                core.command(command, self._now(), record)
 
         self._ask(deploy_new)
 
@@ -165,7 +168,7 @@ class Judge:
 
         def withdraw(core: Core) -> None:
             if core.models.get(handle_of(kind, name)) is not None:
-                core.command(rows.Withdraw(name, kind), self._now(), self._audit(by, "withdraw", name))
+                core.command(rows.Withdraw(name, kind), self._now(), self._audit(by, "withdraw", name, kind=kind))
 
         self._ask(withdraw)
 
@@ -221,11 +224,13 @@ class Judge:
         return self._ask(lambda core: core.command(rows.Delete(list(targets)), self._now(), audit))
 
     def operate_alarms(self, operations: Sequence[AlarmOperation]) -> list[Refusal]:
-        """Acknowledge, disable, enable, reset, snooze; durable and applied on return."""
+        """Alarms of alarm models: acknowledge, disable, enable, reset, snooze; durable and applied on return."""
         audit = [
             record
             for each in operations
-            for record in self._audit(each.by, each.operation, each.model, each.key, each.note)
+            for record in self._audit(
+                each.by, each.operation, each.model, each.key, each.note, kind="alarm", for_s=each.snooze_s
+            )
         ]
         return self._ask(lambda core: core.command(rows.Operate(list(operations)), self._now(), audit))
 
@@ -243,11 +248,28 @@ class Judge:
                 core.ledger.flush(connection)
                 record = ledger.acknowledge(connection, alarm_id, by, note, now_ms)
                 if record is not None:
-                    ledger.write_audit(connection, self._audit(by, "acknowledge", record.model, record.key, note))
+                    audit = self._audit(by, "acknowledge", record.model, record.key, note, kind=record.kind)
+                    ledger.write_audit(connection, audit)
             core.ledger.committed()
             return record
 
         return self._ask(acknowledge)
+
+    def shelve(self, operation: ShelfOperation) -> Refusal | None:
+        """
+        Spare operators the alarms of a detector, or give them back; durable on return. The detector goes on as it was.
+
+        Returns:
+            Why it cannot be done; None where it is.
+        """
+        for_s = operation.for_s if operation.operation == "shelve" else None
+        named = (operation.by, operation.operation, operation.model, operation.key, operation.note)
+        audit = self._audit(*named, for_s=for_s)
+        return self._ask(lambda core: shelving.operate(core, operation, self._now(), audit))
+
+    def shelf(self) -> list[Shelved]:
+        """All that operators have shelved or taken out of service; what comes back soonest first."""
+        return self._read(shelf.read_shelf)
 
     # --- actions -----------------------------------------------------------------------------------------------------
 
@@ -282,7 +304,9 @@ class Judge:
             with core.journal.transaction() as connection:
                 again = ledger.reopen(connection, action_ids)
                 audit = [
-                    record for each in again for record in self._audit(by, "replay", each.model, each.key, each.id)
+                    record
+                    for each in again
+                    for record in self._audit(by, "replay", each.model, each.key, each.id, kind="")
                 ]
                 ledger.write_audit(connection, audit)
             core.ledger.load(core.journal.connection)
@@ -317,20 +341,23 @@ class Judge:
 
     def alarm(self, model: str, key: str = "") -> AlarmView | None:
         """One alarm of an alarm model."""
-        return self._ask(lambda core: views.alarm(core.shard, core.models.get(handle_of("alarm", model)), key))
+        handle = handle_of("alarm", model)
+        return self._ask(lambda core: views.alarm(core.shard, core.ledger.shelf, core.models.get(handle), key))
 
     def alarms(self, model: str, *, after: str | None = None, limit: int = 250) -> list[AlarmView]:
         """A page of an alarm model's alarms in order of their keys."""
         handle = handle_of("alarm", model)
-        return self._ask(lambda core: views.alarms(core.shard, core.models.get(handle), after, limit))
+        return self._ask(
+            lambda core: views.alarms(core.shard, core.ledger.shelf, core.models.get(handle), after, limit)
+        )
 
     def raised_alarms(self, *, closed: bool = False, limit: int = 1000) -> list[AlarmRecord]:
         """Alarms that stand open (or, with ``closed``, those that are over too), of detector and alarm models alike."""
-        return self._read(lambda connection: ledger.read_alarms(connection, closed=closed, limit=limit))
+        return self._read(lambda connection: alarms.read_alarms(connection, closed=closed, limit=limit))
 
     def raised_alarm(self, alarm_id: str) -> AlarmRecord | None:
         """One of them."""
-        return self._read(lambda connection: ledger.read_alarm(connection, alarm_id))
+        return self._read(lambda connection: alarms.read_alarm(connection, alarm_id))
 
     def audit_trail(self, *, limit: int = 1000) -> list[AuditRecord]:
         """Who did what, oldest first."""
@@ -374,11 +401,27 @@ class Judge:
     def _now(self) -> int:
         return self._clock.time_ms()
 
-    def _audit(self, by: str, what: str, model: str, key: str = "", note: str = "") -> list[AuditRecord]:
+    def _audit(
+        self,
+        by: str,
+        what: str,
+        model: str,
+        key: str = "",
+        note: str = "",
+        *,
+        kind: Kind | Literal[""] = "detector",
+        for_s: int | None = None,
+    ) -> list[AuditRecord]:
         """The record of an act; acts of the system itself, which name nobody, leave none."""
         if not by:
             return []
-        return [AuditRecord(time_ms=self._now(), who=by, what=what, model=model, key=key, note=note)]
+        now_ms = self._now()
+        until_ms = None if for_s is None else now_ms + 1000 * for_s
+        return [
+            AuditRecord(
+                time_ms=now_ms, who=by, what=what, model=model, key=key, note=note, kind=kind, until_ms=until_ms
+            )
+        ]
 
     def _running(self) -> Core:
         if self._core is None:
@@ -404,8 +447,8 @@ class Judge:
         if core.snapshots.in_round:
             return 0.0
         idle_s = _LINGER_S if core.ledger.waiting else _IDLE_S
-        due_ms = core.applier.next_timer_ms()
-        return idle_s if due_ms is None else min(max((due_ms - self._now()) / 1000, 0.0), idle_s)
+        due = [ms for ms in (core.applier.next_timer_ms(), core.ledger.shelf.next_ms) if ms is not None]
+        return min(max((min(due) - self._now()) / 1000, 0.0), idle_s) if due else idle_s
 
     def _work(self, work: Work) -> None:
         """Timers that are due, then what was handed over, in order, then upkeep."""
@@ -435,6 +478,7 @@ class Judge:
     def _fire_timers(self, core: Core, now_ms: int) -> None:
         try:
             core.fire_timers(now_ms)
+            core.end_shelving(now_ms)
         except UnavailableError as error:
             log.warning("judge: timers wait: %s", error)
             self._stop.wait(0.1)

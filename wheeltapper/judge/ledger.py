@@ -6,15 +6,17 @@ a crash inserts what is missing and leaves alone what is there.
 """
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from wheeltapper.detector.handle import named_by
-from wheeltapper.judge.types import Action, ActionRecord, ActionStatus, AlarmRecord, AuditRecord
+from wheeltapper.judge import shelf
+from wheeltapper.judge.types import Action, ActionRecord, ActionStatus, AlarmRecord, AuditRecord, Shelved
 
-_SCHEMA = """
+_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS action (
     id TEXT PRIMARY KEY, position INTEGER NOT NULL, time_ms INTEGER NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL,
     type TEXT NOT NULL,
@@ -31,8 +33,10 @@ CREATE INDEX IF NOT EXISTS alarm_open ON alarm(model, key) WHERE cleared_ms IS N
 CREATE INDEX IF NOT EXISTS alarm_age ON alarm(raised_ms);
 CREATE TABLE IF NOT EXISTS audit (
     number INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL, model TEXT NOT NULL,
-    key TEXT NOT NULL, note TEXT NOT NULL);
-"""
+    key TEXT NOT NULL, note TEXT NOT NULL, kind TEXT NOT NULL DEFAULT '', until_ms INTEGER);
+{shelf.SCHEMA}"""
+# Columns that databases of earlier releases lack.
+_LATER_COLUMNS = {"audit": {"kind": "TEXT NOT NULL DEFAULT ''", "until_ms": "INTEGER"}}
 
 _ACTION_COLUMNS = "body, status, attempts, settled_ms, detail"
 # An alarm's ``model`` is a handle; ``alarm_record`` takes it apart.
@@ -46,12 +50,14 @@ _INSERT_ACTION = (
     " settled_ms=excluded.settled_ms, detail=excluded.detail"
     " WHERE excluded.status <> 'pending' OR (action.status = 'pending' AND excluded.attempts > action.attempts)"
 )
-_SETTLE_ACTION = "UPDATE action SET status=?, attempts=?, settled_ms=?, detail=? WHERE id=?"
+# What is settled stays as it is until it is reopened.
+_SETTLE_ACTION = "UPDATE action SET status=?, attempts=?, settled_ms=?, detail=? WHERE id=? AND status='pending'"
 _PRUNE_NEWS = (
     "DELETE FROM action WHERE id IN (SELECT id FROM action WHERE type = 'publish' AND position <= ?"
     " AND status = 'delivered' ORDER BY position LIMIT ?)"
 )
 _PRUNE_ROWS = 100
+_AUDIT_COLUMNS = AuditRecord.__struct_fields__
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Action)
@@ -61,20 +67,26 @@ class Ledger:
     """The pending writes; owned by the judge's thread."""
 
     def __init__(self) -> None:
+        self.shelf = shelf.Shelf()
         self._actions: dict[str, tuple[Any, ...]] = {}
-        self._outcomes: list[tuple[Any, ...]] = []
+        self._outcomes: dict[str, tuple[Any, ...]] = {}
         self._writes: list[tuple[str, tuple[Any, ...]]] = []
         self._alarming: set[tuple[str, str]] = set()
         self._moved: dict[tuple[str, str], int] = {}
         self._told_until = 0
         self._pruning = self._pruned_all = False
-        self._open: dict[str, int] = {}
+        self._open: Counter[str] = Counter()
+        self._miscounted: Counter[str] = Counter()
 
     @staticmethod
     def prepare(connection: sqlite3.Connection) -> None:
-        """Make the tables."""
+        """Make the tables, and the columns that an earlier release did not have."""
         for statement in filter(str.strip, _SCHEMA.split(";")):
             connection.execute(statement)
+        for table, columns in _LATER_COLUMNS.items():
+            there = {name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")}
+            for name in columns.keys() - there:
+                connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {columns[name]}")
 
     @property
     def waiting(self) -> int:
@@ -84,7 +96,7 @@ class Ledger:
     def flush(self, connection: sqlite3.Connection) -> None:
         """Write what is waiting, and forget some of what is to be pruned; it is done with only by ``committed``."""
         connection.executemany(_INSERT_ACTION, self._actions.values())
-        connection.executemany(_SETTLE_ACTION, self._outcomes)
+        self._settle(connection)
         for statement, arguments in self._writes:
             if statement:
                 connection.execute(statement, arguments)
@@ -92,8 +104,21 @@ class Ledger:
             limit = 2 * len(self._actions) + _PRUNE_ROWS
             self._pruned_all = connection.execute(_PRUNE_NEWS, (self._told_until, limit)).rowcount < limit
 
+    def _settle(self, connection: sqlite3.Connection) -> None:
+        """Write outcomes; those that met no pending action were counted for nothing."""
+        self._miscounted.clear()
+        by_status: dict[str, list[tuple[Any, ...]]] = {}
+        for action_id, outcome in self._outcomes.items():
+            by_status.setdefault(outcome[0], []).append((*outcome, action_id))
+        for status, outcomes in by_status.items():
+            settled = connection.executemany(_SETTLE_ACTION, outcomes).rowcount
+            self._miscounted[status] += len(outcomes) - settled
+            self._miscounted["pending"] -= len(outcomes) - settled
+
     def committed(self) -> None:
         """Forget what the last flush wrote."""
+        self._open.subtract(self._miscounted)
+        self._miscounted.clear()
         self._actions.clear()
         self._outcomes.clear()
         self._writes.clear()
@@ -101,34 +126,34 @@ class Ledger:
         self._pruning = self._pruning and not self._pruned_all
 
     def load(self, connection: sqlite3.Connection) -> None:
-        """Find out what is open: actions that are not delivered, detectors in alarm; kept up by what is written."""
-        self._open = dict(
-            connection.execute("SELECT status, count(*) FROM action WHERE status <> 'delivered' GROUP BY status")
+        """Find out what is open and what is shelved, kept up by what is written: actions, detectors in alarm, the shelf."""
+        self._open = Counter(
+            dict(connection.execute("SELECT status, count(*) FROM action WHERE status <> 'delivered' GROUP BY status"))
         )
+        self.shelf.load(connection)
         self._alarming |= set(connection.execute("SELECT DISTINCT model, key FROM alarm WHERE cleared_ms IS NULL"))
 
     def count(self, status: ActionStatus) -> int:
         """How many actions have a status other than delivered."""
-        return self._open.get(status, 0)
+        return max(self._open[status], 0)
 
     def add_action(self, action: Action, position: int = 0) -> None:
         """Record an action that a row of the journal caused as pending, unless it is known."""
-        self._open["pending"] = self._open.get("pending", 0) + 1
-        self._actions[action.id] = (
-            *(action.id, position, action.time_ms, action.model, action.key, action.type, action.target),
-            *(_encoder.encode(action), "pending", 0, None, ""),
-        )
+        self._open["pending"] += 1
+        self._actions[action.id] = _action_row(action, position)
 
     def settle_action(self, action_id: str, status: ActionStatus, attempts: int, at_ms: int, detail: str) -> None:
-        """Record what became of a pending action."""
-        self._open["pending"] = self._open.get("pending", 0) - 1
-        self._open[status] = self._open.get(status, 0) + 1
+        """Record what became of a pending action; of one that is settled, nothing."""
         outcome = (status, attempts, at_ms, detail[:1000])
-        row = self._actions.get(action_id)
+        row, earlier = self._actions.get(action_id), self._outcomes.get(action_id)
+        if (row is not None and row[-4] != "pending") or (earlier is not None and earlier[0] != "pending"):
+            return
         if row is None:
-            self._outcomes.append((*outcome, action_id))
+            self._outcomes[action_id] = outcome
         else:
             self._actions[action_id] = (*row[: -len(outcome)], *outcome)
+        self._open["pending"] -= 1
+        self._open[status] += 1
 
     def raise_alarm(self, record: AlarmRecord) -> None:
         """Record an alarm as open, unless it is known."""
@@ -184,6 +209,17 @@ class Ledger:
             (at_ms, who, note, handle, key, sequence),
         )
 
+    def shelve(self, entry: Shelved) -> None:
+        """Record what an alarm model says of itself: that it is snoozed or disabled."""
+        self.shelf.put(entry)
+        for statement, arguments in shelf.putting(entry):
+            self._write(statement, arguments)
+
+    def unshelve(self, handle: str, key: str | None, sequence: int) -> None:
+        """Clear the shelf of what a model, or one alarm of it, had there before this."""
+        self.shelf.remove(handle, key, sequence)
+        self._write(*shelf.removing(handle, key, sequence))
+
     def prune(self, before_ms: int, base: int) -> None:
         """
         Forget what is done with and older than this; what is open stays.
@@ -238,13 +274,10 @@ def read_action(connection: sqlite3.Connection, action_id: str) -> ActionRecord 
     return _action_record(row) if row else None
 
 
-def read_alarms(connection: sqlite3.Connection, *, closed: bool = False, limit: int = 1000) -> list[AlarmRecord]:
-    """Open alarms, the unacknowledged, most severe and oldest first; then, if asked for, closed ones, the newest first."""
-    condition = "" if closed else "WHERE cleared_ms IS NULL"
+def recent_alarms(connection: sqlite3.Connection, *, limit: int) -> list[AlarmRecord]:
+    """The newest alarms, open or over."""
     rows = connection.execute(
-        f"SELECT {ALARM_COLUMNS} FROM alarm {condition} ORDER BY cleared_ms IS NOT NULL,"  # noqa: S608 - constants
-        " cleared_ms IS NULL AND acknowledged_ms IS NOT NULL, (cleared_ms IS NULL) * coalesce(severity, 0) DESC,"
-        " CASE WHEN cleared_ms IS NULL THEN raised_ms ELSE -raised_ms END LIMIT ?",
+        f"SELECT {ALARM_COLUMNS} FROM alarm ORDER BY cleared_ms IS NOT NULL, raised_ms DESC LIMIT ?",  # noqa: S608
         (limit,),
     )
     return [alarm_record(row) for row in rows]
@@ -265,6 +298,11 @@ def acknowledge(connection: sqlite3.Connection, alarm_id: str, who: str, note: s
     return read_alarm(connection, alarm_id)
 
 
+def write_actions(connection: sqlite3.Connection, actions: Iterable[Action]) -> None:
+    """Record actions as pending, in the transaction that causes them; ``Ledger.load`` has them counted."""
+    connection.executemany(_INSERT_ACTION, [_action_row(action) for action in actions])
+
+
 def reopen(connection: sqlite3.Connection, action_ids: Iterable[str]) -> list[Action]:
     """Make parked, failed and undelivered actions pending again; gives those that were."""
     again = []
@@ -282,20 +320,25 @@ def reopen(connection: sqlite3.Connection, action_ids: Iterable[str]) -> list[Ac
 
 def write_audit(connection: sqlite3.Connection, records: Iterable[AuditRecord]) -> None:
     """Record who did what, in the transaction that makes it durable."""
+    statement = f"INSERT INTO audit ({', '.join(_AUDIT_COLUMNS)}) VALUES ({', '.join('?' * len(_AUDIT_COLUMNS))})"  # noqa: S608
     for record in records:
-        connection.execute(
-            "INSERT INTO audit (time_ms, who, what, model, key, note) VALUES (?,?,?,?,?,?)",
-            (record.time_ms, record.who, record.what, record.model, record.key, record.note),
-        )
+        connection.execute(statement, msgspec.structs.astuple(record))
 
 
 def read_audit(connection: sqlite3.Connection, *, limit: int = 1000) -> list[AuditRecord]:
     """The newest records, oldest first."""
     rows = connection.execute(
-        "SELECT time_ms, who, what, model, key, note FROM audit ORDER BY number DESC LIMIT ?", (limit,)
+        f"SELECT {', '.join(_AUDIT_COLUMNS)} FROM audit ORDER BY number DESC LIMIT ?",  # noqa: S608
+        (limit,),
     ).fetchall()
-    names = ("time_ms", "who", "what", "model", "key", "note")
-    return [AuditRecord(**dict(zip(names, row, strict=True))) for row in reversed(rows)]
+    return [AuditRecord(**dict(zip(_AUDIT_COLUMNS, row, strict=True))) for row in reversed(rows)]
+
+
+def _action_row(action: Action, position: int = 0) -> tuple[Any, ...]:
+    return (
+        *(action.id, position, action.time_ms, action.model, action.key, action.type, action.target),
+        *(_encoder.encode(action), "pending", 0, None, ""),
+    )
 
 
 def _action_record(row: tuple[Any, ...]) -> ActionRecord:
@@ -305,9 +348,9 @@ def _action_record(row: tuple[Any, ...]) -> ActionRecord:
     )
 
 
-def alarm_record(row: tuple[Any, ...]) -> AlarmRecord:
-    """What a row of ``ALARM_COLUMNS`` says."""
+def alarm_record(row: tuple[Any, ...], shelved: Shelved | None = None) -> AlarmRecord:
+    """What a row of ``ALARM_COLUMNS`` says, and what lies on the shelf."""
     values = dict(zip(ALARM_COLUMNS.split(", "), row, strict=True))
     values["body"] = msgspec.Raw(values["body"])
     values["kind"], values["model"] = named_by(values["model"])
-    return AlarmRecord(**values)
+    return AlarmRecord(**values, shelved=shelved)

@@ -179,6 +179,16 @@ class Reporter:
         return engine.ordered_id(outcome.time_ms, self._journal_id, kind, sequence, outcome.model, outcome.key)
 
 
+def told_again(record: AlarmRecord, topic: str, now_ms: int) -> Action:
+    """The news of an alarm that stands after it was shelved; whoever knows its message's id knows the alarm."""
+    alarm = msgspec.json.decode(record.body, type=messages.Alarm)
+    return Action(
+        id=engine.ordered_id(now_ms, "again", record.id), model=record.model, key=record.key, thing=alarm.thing,
+        event=alarm.event, type="publish", target=topic_of(topic, alarm.thing), payload=bytes(record.body),
+        time_ms=now_ms,
+    )  # fmt: skip
+
+
 def _enters_alarm(model: Model, outcome: engine.Outcome) -> bool:
     if model.kind == "alarm":
         return outcome.state == "ACTIVE" and (outcome.created or outcome.from_state in _CLOSED_ALARM_STATES)

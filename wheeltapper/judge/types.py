@@ -63,6 +63,52 @@ class AlarmOperation(msgspec.Struct, frozen=True, kw_only=True):
     by: str = ""
 
 
+class Shelved(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    Alarms that are kept from operators, for a while or until somebody puts them back.
+
+    Attributes:
+        key: of one detector, or of one alarm of an alarm model.
+        state: the one alarm state that is meant; empty is each of them, and what alarm models have.
+        until_ms: when it ends by itself; None is out of service, which does not.
+        by: who did it; empty where nobody was named.
+        sequence: the journal's place at which it was done.
+    """
+
+    kind: Kind
+    model: str
+    key: str
+    state: str = ""
+    since_ms: int
+    until_ms: int | None
+    by: str = ""
+    note: str = ""
+    sequence: int = 0
+
+    @property
+    def handle(self) -> str:
+        return handle_of(self.kind, self.model)
+
+
+class ShelfOperation(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What an operator does to alarms of a detector model, whose states are their inputs' business.
+
+    Attributes:
+        state: the alarm state that is meant; empty is each of them. ``disable`` and ``enable`` mean each of them always.
+        operation: ``shelve`` for ``for_s`` seconds, ``unshelve``; ``disable`` takes out of service, ``enable`` ends both.
+        by: names the operator.
+    """
+
+    model: str
+    key: str = ""
+    state: str = ""
+    operation: Literal["shelve", "unshelve", "disable", "enable"]
+    for_s: int = 0
+    note: str = ""
+    by: str = ""
+
+
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """A definition in force: the body of CreateDetectorModel or CreateAlarmModel, verbatim JSON."""
 
@@ -97,6 +143,8 @@ class AlarmView(msgspec.Struct, frozen=True, kw_only=True):
         rule: None before the first evaluation; else property, operator and threshold with their values.
         customer_action: the last operator's action still in force: ``{"action", "note", "snooze_s"}``, or None.
         system_event: ``"SNOOZE_TIMEOUT"`` where that brought the state, else None.
+        snoozed_until_ms: when it comes back by itself; None where it is not snoozed.
+        snoozed_by: who snoozed it; empty where it is not snoozed, or nobody was named.
     """
 
     model: str
@@ -109,6 +157,8 @@ class AlarmView(msgspec.Struct, frozen=True, kw_only=True):
     system_event: str | None
     created_ms: int
     updated_ms: int
+    snoozed_until_ms: int | None = None
+    snoozed_by: str = ""
 
 
 ActionStatus = Literal["pending", "delivered", "undelivered", "failed", "parked"]
@@ -156,7 +206,8 @@ class AlarmRecord(msgspec.Struct, frozen=True, kw_only=True):
     """
     A detector or an alarm, by the ``kind`` of its model, entered an alarm state.
 
-    ``body`` is the JSON of messages.Alarm, ``state`` where the detector is now, ``sequence >> 24`` the journal's position.
+    ``body`` is the JSON of messages.Alarm, ``state`` where the detector is now, ``sequence >> 24`` the journal's position;
+    ``shelved`` says whether operators are spared it now.
     """
 
     id: str
@@ -172,6 +223,7 @@ class AlarmRecord(msgspec.Struct, frozen=True, kw_only=True):
     acknowledged_by: str = ""
     note: str = ""
     kind: Kind = "detector"
+    shelved: Shelved | None = None
 
     @property
     def handle(self) -> str:
@@ -179,7 +231,13 @@ class AlarmRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """Who did what to which detector, and why."""
+    """
+    Who did what to which detector, and why.
+
+    Attributes:
+        kind: of the model; empty where it is not known, as in what an earlier release wrote.
+        until_ms: when what was done ends by itself.
+    """
 
     time_ms: int
     who: str
@@ -187,6 +245,8 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     key: str = ""
     note: str = ""
+    kind: Kind | Literal[""] = ""
+    until_ms: int | None = None
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from heapq import nsmallest
 from wheeltapper.detector.runtime import Shard
 from wheeltapper.detector.state import AlarmState, DetectorState
 from wheeltapper.judge.news import Model
+from wheeltapper.judge.shelf import Shelf
 from wheeltapper.judge.types import AlarmView, DetectorView
 
 
@@ -21,19 +22,22 @@ def detectors(shard: Shard, model: str, state: str | None, after: str | None, li
     return [view for view in views if view is not None]
 
 
-def alarm(shard: Shard, model: Model | None, key: str) -> AlarmView | None:
+def alarm(shard: Shard, shelf: Shelf, model: Model | None, key: str) -> AlarmView | None:
     """One alarm."""
     if model is None:
         return None
     state = shard.export(model.handle, key)
-    return _alarm_view(state, model) if isinstance(state, AlarmState) else None
+    if not isinstance(state, AlarmState):
+        return None
+    snoozed = shelf.covering(model.handle, key, "") if state.snoozed_until is not None else None
+    return _alarm_view(state, model, snoozed.by if snoozed else "")
 
 
-def alarms(shard: Shard, model: Model | None, after: str | None, limit: int) -> list[AlarmView]:
+def alarms(shard: Shard, shelf: Shelf, model: Model | None, after: str | None, limit: int) -> list[AlarmView]:
     """A page of an alarm model's alarms, in order of their keys."""
     if model is None:
         return []
-    views = (alarm(shard, model, key) for key in _page(shard.keys(model.handle), after, limit))
+    views = (alarm(shard, shelf, model, key) for key in _page(shard.keys(model.handle), after, limit))
     return [view for view in views if view is not None]
 
 
@@ -55,7 +59,7 @@ def _detector_view(state: DetectorState) -> DetectorView:
     )
 
 
-def _alarm_view(state: AlarmState, model: Model) -> AlarmView:
+def _alarm_view(state: AlarmState, model: Model, snoozed_by: str) -> AlarmView:
     rule = None
     if state.rule is not None:
         operator = model.body["alarmRule"]["simpleRule"]["comparisonOperator"]
@@ -74,4 +78,6 @@ def _alarm_view(state: AlarmState, model: Model) -> AlarmView:
         system_event=state.system_event or None,
         created_ms=int(state.created * 1000),
         updated_ms=int(state.updated * 1000),
+        snoozed_until_ms=None if state.snoozed_until is None else int(state.snoozed_until * 1000),
+        snoozed_by=snoozed_by,
     )
