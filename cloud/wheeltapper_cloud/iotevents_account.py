@@ -224,7 +224,7 @@ def after_token(operation: str, request: dict[str, Any]) -> str:
         ServiceError: the token is not one of this operation's.
     """
     token = request.get("nextToken")
-    if token is None:
+    if not token:  # programs begin their loops with an empty one
         return ""
     try:
         found = msgspec.json.decode(base64.b64decode(token, altchars=b"-_", validate=True), type=tuple[str, str])

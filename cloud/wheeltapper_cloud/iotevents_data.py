@@ -80,7 +80,7 @@ class Detectors:
     def list_detectors(self, call: Call) -> dict[str, Any]:
         model = call.request["detectorModelName"]
         self._account.resource("detectorModel", model)
-        after = after_token("ListDetectors", call.request) if "nextToken" in call.request else None
+        after = after_token("ListDetectors", call.request) if call.request.get("nextToken") else None
         state, limit = call.request.get("stateName"), page_size(call.request) + 1
         found = self._judge.detectors(model, state=state, after=after, limit=limit)
         page, token = cut_page("ListDetectors", call.request, found, "key")
@@ -126,7 +126,7 @@ class Alarms:
     def list_alarms(self, call: Call) -> dict[str, Any]:
         model = call.request["alarmModelName"]
         self._account.resource("alarmModel", model)
-        after = after_token("ListAlarms", call.request) if "nextToken" in call.request else None
+        after = after_token("ListAlarms", call.request) if call.request.get("nextToken") else None
         found = self._judge.alarms(model, after=after, limit=page_size(call.request) + 1)
         page, token = cut_page("ListAlarms", call.request, found, "key")
         return {"alarmSummaries": [_alarm_head(one) | {"stateName": one.state} for one in page], **token}

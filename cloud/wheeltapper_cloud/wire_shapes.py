@@ -131,14 +131,14 @@ def _read_string(shapes: Shapes, shape: dict[str, Any]) -> Reader:
 
 def _read_number(shapes: Shapes, shape: dict[str, Any]) -> Reader:
     lowest, highest = _RANGES[shape["type"]]
-    title = shape["type"].capitalize()
+    title = {"integer": "an Integer", "long": "a Long"}[shape["type"]]
     least, most = shape.get("min"), shape.get("max")
 
     def read(value: Any, path: str, faults: list[str]) -> int:
         if type(value) is float and value.is_integer():
             value = int(value)
         if type(value) is not int or not lowest <= value <= highest:
-            raise SerializationError(f"{kind_of(value)} can not be converted to an {title} at '{path}'")
+            raise SerializationError(f"{kind_of(value)} can not be converted to {title} at '{path}'")
         if least is not None and value < least:
             faults.append(fault(value, path, f"have value greater than or equal to {least}"))
         if most is not None and value > most:
@@ -162,11 +162,22 @@ def _read_blob(shapes: Shapes, shape: dict[str, Any]) -> Reader:
         if type(value) is not str:
             raise SerializationError(f"{kind_of(value)} can not be converted to a Blob at '{path}'")
         try:
-            return base64.b64decode(value, validate=True)
+            return _decode_base64(value)
         except (binascii.Error, ValueError) as error:
             raise SerializationError(f"STRING_VALUE at '{path}' is not base64") from error
 
     return read
+
+
+def _decode_base64(text: str) -> bytes:
+    """
+    >>> _decode_base64("YQ=="), _decode_base64("YWJj\\nZA==\\n")
+    (b'a', b'abcd')
+    """
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        return base64.b64decode("".join(text.split()), validate=True)  # in lines, as the shell's base64 prints it
 
 
 _READERS: dict[str, Callable[[Shapes, dict[str, Any]], Reader]] = {

@@ -93,6 +93,26 @@ def test_a_singletons_list_ends_after_its_one_detector(tmp_path):
     assert "keyValue" not in described
 
 
+def test_an_empty_token_asks_for_the_beginning(tmp_path):
+    with serving(tmp_path) as cloud:
+        create_input(cloud)
+        body = {"detectorModelName": "m", "roleArn": ROLE, "detectorModelDefinition": definition()}
+        cloud.call("POST", "/detector-models", body)
+        put(cloud, message(1, {"v": 2}))
+        identifier = {"iotEventsInputIdentifier": {"inputName": "In"}}
+        answers = [
+            cloud.call("GET", "/inputs?nextToken=")[1]["inputSummaries"],
+            cloud.call("GET", "/detector-models?nextToken=")[1]["detectorModelSummaries"],
+            cloud.call("GET", "/detector-models/m/versions?nextToken=")[1]["detectorModelVersionSummaries"],
+            cloud.call("GET", "/detectors/m?nextToken=")[1]["detectorSummaries"],
+            cloud.call("POST", "/input-routings", {"inputIdentifier": identifier, "nextToken": ""})[1][
+                "routedResources"
+            ],
+        ]
+
+    assert [len(answer) for answer in answers] == [1] * 5
+
+
 @pytest.mark.parametrize("token", ["x", "%00", "WyJMaXN0SW5wdXRzIl0=", "WyJMaXN0RGV0ZWN0b3JzIiwgImEiXQ=="])
 def test_a_token_of_another_making_is_refused(empty, token):
     status, _, headers = empty.call("GET", f"/inputs?nextToken={token}")

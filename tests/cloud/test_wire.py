@@ -142,6 +142,14 @@ def test_payloads_travel_as_base64():
     assert parsed["messages"][0]["payload"] == b'{"v": 1}'
 
 
+def test_base64_in_lines_is_read_as_the_shell_prints_it():
+    payload = base64.encodebytes(b'{"note": "' + b"x" * 100 + b'"}').decode()
+    parsed = read("BatchPutMessage", {"messages": [{"messageId": "1", "inputName": "In", "payload": payload}]})
+
+    assert payload.count("\n") > 1
+    assert json.loads(parsed["messages"][0]["payload"])["note"] == "x" * 100
+
+
 def test_times_are_seconds_with_milliseconds():
     written = OPERATIONS.by_name["ListInputs"].write(
         {"inputSummaries": [{"inputName": "In", "creationTime": 1557519620736}]}
