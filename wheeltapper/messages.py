@@ -18,6 +18,9 @@ Value = float | int | str | bool | None
 
 RESERVED = ("message_id", "thing", "time_ms")
 
+# What msgspec raises for a payload that is no JSON, or no UTF-8, or nested beyond all measure.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 
 class Reading(msgspec.Struct, frozen=True):
     """One sample of one thing: sensor → value; strings are attributes such as ``motorType``."""
@@ -205,12 +208,23 @@ def decode_reading(payload: bytes, *, thing: str = "", arrival_ms: int = 0) -> R
     Raises:
         MessageError: not a JSON object, a reserved member of the wrong type, a member that is not a value, or no thing.
     """
+    return decode_timed_reading(payload, thing=thing, arrival_ms=arrival_ms)[0]
+
+
+def decode_timed_reading(payload: bytes, *, thing: str = "", arrival_ms: int = 0) -> tuple[Reading, bool]:
+    """
+    As ``decode_reading``, and whether the payload itself says when the reading was taken.
+
+    >>> decode_timed_reading(b'{"unit": "time_ms"}', thing="motor-1", arrival_ms=5)
+    (Reading(message_id='', thing='motor-1', time_ms=5, values={'unit': 'time_ms'}), False)
+    """
     try:
         flat = _reading_decoder.decode(payload)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise MessageError(f"reading: not a JSON object: {error}") from error
     message_id = flat.pop("message_id", "")
     named = flat.pop("thing", thing)
+    timed = "time_ms" in flat
     time_ms = flat.pop("time_ms", arrival_ms)
     if not isinstance(message_id, str) or not isinstance(named, str):
         raise MessageError("reading: message_id and thing must be strings")
@@ -222,7 +236,7 @@ def decode_reading(payload: bytes, *, thing: str = "", arrival_ms: int = 0) -> R
     for sensor, value in flat.items():
         if isinstance(value, dict | list):
             raise MessageError(f"reading: {sensor!r} is neither number, string, boolean nor null")
-    return Reading(message_id, named, int(time_ms), flat)
+    return Reading(message_id, named, int(time_ms), flat), timed
 
 
 def decode_trigger(payload: bytes, kind: type[AnyTrigger]) -> tuple[AnyTrigger, str]:
@@ -240,7 +254,7 @@ def decode_trigger(payload: bytes, kind: type[AnyTrigger]) -> tuple[AnyTrigger, 
     """
     try:
         asked = _reading_decoder.decode(payload)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         asked = {}
     request_id = asked.pop("request_id", "")
     if not isinstance(request_id, str | int | float):

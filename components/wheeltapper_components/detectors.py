@@ -25,13 +25,13 @@ from wheeltapper.judge import Action, Deployment, Judge, JudgeSettings, Message,
 from wheeltapper.judge.delivery import Delivery as ActionDelivery
 from wheeltapper.judge.delivery import Executor, Result, Settled
 from wheeltapper.judge.executors import InputExecutor
-from wheeltapper.messages import ActionReport, encode
+from wheeltapper.messages import UNREADABLE, ActionReport, encode
 from wheeltapper.outbox import Put
 from wheeltapper.topics import filter_of, thing_of, topic_of
 from wheeltapper.transport import Delivery
 from wheeltapper_components.health import Pulse
 from wheeltapper_components.links import Links
-from wheeltapper_components.readings import mended
+from wheeltapper_components.readings import checked_time, mended
 from wheeltapper_components.settings import GatewaySettings
 
 log = logging.getLogger(__name__)
@@ -180,14 +180,14 @@ class Detectors:
         payload = mended(delivery.payload)
         try:
             head = msgspec.json.decode(payload, type=Head)
-        except msgspec.DecodeError as error:
+            time_ms = None if head.time_ms is None else checked_time(int(head.time_ms))
+            if thing and not head.thing:
+                payload = _with_thing(payload, thing)
+        except (*UNREADABLE, MessageError) as error:
             self._malformed += 1
             log.warning("%s: dropped: %s", delivery.topic, error)
             delivery.acknowledge()
             return
-        time_ms = None if head.time_ms is None else int(head.time_ms)
-        if thing and not head.thing:
-            payload = _with_thing(payload, thing)
         message = Message(name, payload, head.message_id, time_ms)
         self.judge.submit([message], partial(self._settle, name, delivery))
 

@@ -115,10 +115,11 @@ class Inference:
         self._own_inbox = inbox is None
         self._stop = threading.Event()
         self._timeline = Timeline(settings.order)
-        self._pacing = Pacing()
+        self._pacing = Pacing(clock)
         self._seen = SeenIds(settings.order.remember)
         self._buffer: OrderBuffer[tuple[Item, Delivery]] = OrderBuffer(settings.order.hold_ms)
         self._held: set[str] = set()
+        self._unkept = ""
         outbox = links.first.outbox
         self.shelf = Shelf(
             settings.models,
@@ -242,6 +243,7 @@ class Inference:
     def _condition(self) -> tuple[bool, str]:
         troubles = [seat.refusal for seat in self.shelf.seats if seat.refusal]
         troubles += [f"{seat.label}: nothing is scored" for seat in self.shelf.seats if seat.slot is None]
+        troubles += [f"predictions wait in memory: {self._unkept}"] if self._unkept else []
         troubles += self._pacing.troubles()
         troubles += self._links.troubles()
         known = msgspec.structs.asdict(self.counts) | {"drifts": self.drift.found, "unwatched": self.drift.unwatched}
@@ -317,7 +319,7 @@ class Inference:
     def _admit(self, arrival: Arrival, settled: list[Delivery]) -> None:
         self.counts.readings += 1
         try:
-            reading = read_reading(arrival.delivery.payload, arrival.thing, arrival.time_ms)
+            reading, timed = read_reading(arrival.delivery.payload, arrival.thing, arrival.time_ms)
             topic_of(self.settings.topics.prediction, reading.thing)
         except (MessageError, SettingsError) as error:
             self.counts.malformed += 1
@@ -332,7 +334,7 @@ class Inference:
         if key:
             self._held.add(key)
         reading_id = reading.message_id or f"{reading.thing}-{reading.time_ms}-{uuid.uuid4().hex[:8]}"
-        item = Item(reading, reading_id, key, timed=b'"time_ms"' in arrival.delivery.payload)
+        item = Item(reading, reading_id, key, timed)
         self._buffer.push(reading, (item, arrival.delivery), int(self._clock.monotonic() * 1000))
 
     def _score_in_order(self, items: Sequence[Item]) -> tuple[list[Put], set[str]]:
@@ -456,9 +458,15 @@ class Inference:
         while True:
             try:
                 self._links.put(puts, states)
+                self._unkept = ""
                 return True
             except UnavailableError as error:
                 log.error("predictions wait in memory: %s", error)
+                news, self._unkept = not self._unkept, str(error)
+            if news:
+                self.pulse.beat()
+            else:
+                self.pulse.beat_when_due()
             if self._clock.wait(self._stop, _RETRY_S):
                 return False
 

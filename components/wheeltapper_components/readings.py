@@ -6,6 +6,8 @@ Pure: no I/O, and time only as it is handed in. The treatment of each irregulari
 
 import heapq
 import json
+import math
+import re
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from enum import Enum
@@ -15,7 +17,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from wheeltapper.errors import MessageError
-from wheeltapper.messages import Reading, Value, decode_reading
+from wheeltapper.messages import UNREADABLE, Reading, Value, decode_timed_reading
 from wheeltapper_components.settings import OrderSettings
 
 T = TypeVar("T")
@@ -24,26 +26,51 @@ _EARLIEST_MS = -62_135_596_800_000  # year 1
 _LATEST_MS = 253_402_300_799_999  # year 9999
 _LONGEST_ID = 256
 _WIDEST = 1 << 63
+_DIGITS = 19  # as many fit into 64 bits with their sign
+# A string, which stands as it is, or what programs print for a value that is no number.
+_NO_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*+"?|[-+]?\b(?:nan|inf(?:inity)?)\b', re.IGNORECASE | re.DOTALL)
+
+_strict = msgspec.json.Decoder().decode
 
 
-def read_reading(payload: bytes, thing: str, arrival_ms: int) -> Reading:
+def read_reading(payload: bytes, thing: str, arrival_ms: int) -> tuple[Reading, bool]:
     """
     Decode a reading; NaN and infinities, which are no JSON and yet common, count as null.
+
+    Returns:
+        The reading, and whether it says itself when it was taken.
 
     Raises:
         MessageError: not a reading even so, or its time or its id cannot be one.
     """
-    reading = decode_reading(mended(payload), thing=thing, arrival_ms=arrival_ms)
-    if not _EARLIEST_MS <= reading.time_ms <= _LATEST_MS:
-        raise MessageError(f"reading: time_ms {reading.time_ms} is no time; milliseconds since the epoch are wanted")
+    try:
+        reading, timed = decode_timed_reading(payload, thing=thing, arrival_ms=arrival_ms)
+    except MessageError:
+        again = mended(payload)
+        if again is payload:
+            raise
+        reading, timed = decode_timed_reading(again, thing=thing, arrival_ms=arrival_ms)
+    checked_time(reading.time_ms)
     if len(reading.message_id) > _LONGEST_ID:
         raise MessageError(
             f"reading: its message_id has {len(reading.message_id)} characters; {_LONGEST_ID} are allowed"
         )
     if any(type(value) is int and not -_WIDEST <= value < _WIDEST for value in reading.values.values()):
         values = {name: _narrow(value) for name, value in reading.values.items()}
-        return Reading(reading.message_id, reading.thing, reading.time_ms, values)
-    return reading
+        return Reading(reading.message_id, reading.thing, reading.time_ms, values), timed
+    return reading, timed
+
+
+def checked_time(time_ms: int) -> int:
+    """
+    A message's time as it is.
+
+    Raises:
+        MessageError: it lies in no year that has four digits.
+    """
+    if not _EARLIEST_MS <= time_ms <= _LATEST_MS:
+        raise MessageError(f"time_ms {time_ms} is no time; milliseconds since the epoch are wanted")
+    return time_ms
 
 
 def _narrow(value: Value) -> Value:
@@ -58,17 +85,31 @@ def _narrow(value: Value) -> Value:
 
 def mended(payload: bytes) -> bytes:
     """
-    The same JSON with null for NaN and infinities; whatever else is wrong with it stays wrong.
+    The same JSON with null for NaN, infinities and what is as large; as it was where it is sound, or cannot be mended.
 
-    >>> mended(b'{"TT01": NaN}')
-    b'{"TT01":null}'
+    >>> mended(b'{"TT01": NaN, "TT02": -inf, "TT03": 1e999, "note": "nan"}')
+    b'{"TT01":null,"TT02":null,"TT03":null,"note":"nan"}'
     """
-    if b"NaN" not in payload and b"Infinity" not in payload:
+    try:
+        _strict(payload)
+    except UNREADABLE:
+        pass
+    else:
         return payload
     try:
-        return msgspec.json.encode(json.loads(payload, parse_constant=lambda _constant: None))
-    except ValueError:
+        plain = _NO_NUMBER.sub(lambda found: found[0] if found[0].startswith('"') else "null", payload.decode())
+        return msgspec.json.encode(json.loads(plain, parse_float=_finite, parse_int=_whole))
+    except (ValueError, RecursionError):
         return payload
+
+
+def _finite(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+def _whole(text: str) -> int | float | None:
+    return int(text) if len(text) < _DIGITS else _finite(text)
 
 
 class Verdict(Enum):

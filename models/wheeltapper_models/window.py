@@ -70,6 +70,11 @@ class Window:
         """The time of the last row; None before the first."""
         return self._beat.state.row_ms if self._beat.state is not None else None
 
+    @property
+    def newest_ms(self) -> int | None:
+        """The time of the newest reading; None before the first."""
+        return self._beat.state.newest_ms if self._beat.state is not None else None
+
     def add(self, time_ms: int, values: Values) -> Row:
         """Take a reading, none older than ten periods before the newest unless time itself was set back."""
         spoken = self._spoken(values)

@@ -38,6 +38,22 @@ def put(gateway: MemoryGateway, time_ms: int, thing: str = "motor-1", **values: 
     )
 
 
+def put_bare(gateway: MemoryGateway, count: int, step_s: float) -> None:
+    """Readings that carry no time, as far apart as their arrivals."""
+    for _ in range(count):
+        gateway.send_raw(b'{"TT01": 50.0, "TT02": 1.0, "note": "time_ms"}')
+        gateway.run()
+        gateway.clock.advance(step_s)
+
+
+def put_live(gateway: MemoryGateway, count: int, step_s: float, thing: str = "motor-1") -> None:
+    """Readings taken as they arrive."""
+    for _ in range(count):
+        put(gateway, gateway.clock.time_ms() - T0, thing, TT01=50.0, TT02=1.0)
+        gateway.run()
+        gateway.clock.advance(step_s)
+
+
 def health_of(gateway: MemoryGateway) -> dict[str, Any]:
     gateway.inference.pulse.beat()
     gateway.run()
@@ -189,10 +205,7 @@ def test_a_late_reading_goes_into_no_row(make: Make) -> None:
 def test_readings_without_a_time_are_rows_each_and_health_says_where_they_come_too_often(make: Make) -> None:
     gateway = make()
 
-    for _ in range(700):
-        gateway.send_raw(b'{"TT01": 50.0, "TT02": 1.0}')
-        gateway.run()
-        gateway.clock.advance(0.1)
+    put_bare(gateway, 700, 0.1)
     health = health_of(gateway)
 
     assert gateway.inference.counts.scored == 700
@@ -289,3 +302,138 @@ def test_held_readings_are_brought_to_the_pace_in_their_order(make: Make) -> Non
     gateway.run()
 
     assert ids(gateway) == [1000, 2000]
+
+
+@pytest.mark.parametrize(
+    ("model", "step_s", "readings", "again", "said"),
+    [
+        ({"period_ms": 1000}, 0.1, 700, 400, "scored at the wrong pace: every 0.1 s"),
+        ({"period_ms": 1000}, 5.0, 20, 10, "scored at the wrong pace: every 5 s"),
+        ({"period_ms": 1000, "rate": "PT1S"}, 5.0, 20, 6, "not scored: it sends every 5 s"),
+        ({"period_ms": 1000, "rate": "PT1S"}, 90.0, 20, 6, "not scored: it sends every 1.5 min"),
+    ],
+    ids=["too fast", "too slow", "too slow for a row", "far too slow"],
+)
+def test_a_misfit_that_falls_silent_is_no_trouble_after_a_while_and_is_told_again_when_it_is_back(
+    make: Make, model: dict[str, Any], step_s: float, readings: int, again: int, said: str
+) -> None:
+    gateway = make("one", model)
+    put_live(gateway, readings, step_s)
+    before = health_of(gateway)
+
+    gateway.clock.advance(max(40.0, 9 * step_s) - step_s)
+    pausing = health_of(gateway)
+    gateway.clock.advance(max(60.0, 10 * step_s))
+    silent = health_of(gateway)
+    gateway.clock.advance(7200.0)
+    put_live(gateway, again, step_s)
+    back = health_of(gateway)
+
+    assert [word["status"] for word in (before, pausing, silent, back)] == ["degraded", "degraded", "ready", "degraded"]
+    assert said in before["detail"] and said in back["detail"]
+
+
+def test_a_misfit_that_keeps_pace_once_it_is_back_is_none_any_more(make: Make) -> None:
+    gateway = make("one", {"period_ms": 1000})
+    put_live(gateway, 700, 0.1)
+    gateway.clock.advance(7200.0)
+
+    told = set()
+    for _ in range(100):
+        put_live(gateway, 1, 1.0)
+        told.add(health_of(gateway)["status"])
+
+    assert told == {"ready"}
+
+
+def test_a_slow_machine_that_quickens_is_said_to_have_been_too_slow_until_it_is_scored(make: Make) -> None:
+    gateway = make()
+    put_live(gateway, 20, 5.0)
+
+    said = []
+    for _ in range(12):
+        put_live(gateway, 1, 1.0)
+        said.append(health_of(gateway)["detail"])
+
+    assert "it sends every 5 s" in said[0]
+    assert "it was too slow for motor 1.0.0" in said[5]
+    assert "not scored" not in said[-1]
+
+
+def test_after_a_restart_nothing_is_said_of_a_pace_that_is_not_known_yet(make: Make) -> None:
+    gateway = make()
+    put_live(gateway, 20, 5.0)
+    gateway.close()
+    gateway.open()
+    silent = health_of(gateway)
+
+    put_live(gateway, 1, 5.0)
+    first = health_of(gateway)
+    put_live(gateway, 1, 5.0)
+    second = health_of(gateway)
+
+    assert silent["status"] == "ready"
+    assert "not scored: it was too slow for motor 1.0.0" in first["detail"]
+    assert "it sends every 5 s" in second["detail"]
+
+
+def test_a_version_of_another_pace_is_not_blamed_for_the_one_before(make: Make, tmp_path: Path) -> None:
+    gateway = make("one", {"period_ms": 1000})
+    put_live(gateway, 30, 5.0)
+    before = health_of(gateway)["status"]
+
+    write_small_model(tmp_path / "one" / "model", "2.0.0", period_ms=5000)
+    gateway.inference.shelf.look()
+    swapped = health_of(gateway)["status"]
+    put_live(gateway, 100, 5.0)
+
+    assert (before, swapped, health_of(gateway)["status"]) == ("degraded", "ready", "ready")
+
+
+@pytest.mark.parametrize("off_ms", [-31_536_000_000, 31_536_000_000], ids=["back", "forward"])
+def test_a_clock_that_is_set_makes_no_misfit_and_ends_none(make: Make, off_ms: int) -> None:
+    well, misfit = make("well", {"period_ms": 1000}), make("misfit", {"period_ms": 1000})
+
+    for gateway, step_ms in ((well, 1000), (misfit, 100)):
+        for place in range(100_000 // step_ms):
+            put(gateway, step_ms * place, TT01=50.0, TT02=1.0)
+        gateway.run()
+        for place in range(100_000 // step_ms):
+            put(gateway, 100_000 + off_ms + step_ms * place, TT01=50.0, TT02=1.0)
+        gateway.run()
+
+    assert health_of(well)["status"] == "ready"
+    assert "every 0.1 s a reading comes" in health_of(misfit)["detail"]
+
+
+def test_a_pause_now_and_then_is_no_other_pace(make: Make) -> None:
+    gateway = make("one", {"period_ms": 1000})
+
+    for burst in range(20):
+        for second in range(10):
+            put(gateway, 600_000 * burst + 1000 * second, TT01=50.0, TT02=1.0)
+    gateway.run()
+
+    assert health_of(gateway)["status"] == "ready"
+
+
+@pytest.mark.parametrize(
+    ("payload", "rows"),
+    [
+        (b'{"TT01": 50.0, "TT02": 1.0, "time\\u005fms": %d}', 1),
+        (b'{"TT01": 50.0, "TT02": 1.0, "note": "time_ms", "time_ms": %d}', 1),
+        (b'{"TT01": 50.0, "TT02": 1.0, "note": "time_ms", "at": %d}', 10),
+        (b'{"TT01": 50.0, "TT02": 1.0, "note": "\\"time_ms\\":%d"}', 10),
+    ],
+    ids=["escaped", "said", "a text", "in a text"],
+)
+def test_a_reading_has_a_time_where_it_says_one_and_not_where_it_speaks_of_it(
+    make: Make, payload: bytes, rows: int
+) -> None:
+    gateway = make("one", {"period_ms": 1000, "rate": "PT1S"})
+
+    for place in range(10):
+        gateway.send_raw(payload % (T0 + place))
+    gateway.run()
+
+    assert gateway.inference.counts.scored == rows

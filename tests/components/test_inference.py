@@ -141,6 +141,33 @@ def test_what_is_not_on_disk_is_not_acknowledged_and_comes_again(make: Make, mon
     assert gateway.scored() == ["m1"]
 
 
+def test_while_the_disk_is_full_health_says_so_and_goes_on_being_told(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = make(health_s=5.0)
+    gateway.send(0)
+    gateway.run()
+    keep, tries = gateway.links.first.outbox.put_and_wait, []
+
+    def refuse(*put: Any, **states: Any) -> None:
+        tries.append(gateway.clock.time_ms())
+        if len(tries) < 13:
+            raise UnavailableError("disk full")
+        keep(*put, **states)
+
+    monkeypatch.setattr(gateway.links.first.outbox, "put_and_wait", refuse)
+    gateway.send(1)
+    gateway.run()
+    gateway.inference.pulse.beat()
+    gateway.run()
+
+    told = [
+        (word["status"], "predictions wait in memory: disk full" in word["detail"]) for word in gateway.heard("health")
+    ]
+    assert told == [("degraded", True)] * 3 + [("ready", False)]
+    assert gateway.scored() == ["m1"]
+
+
 def test_a_reading_whose_batch_failed_is_no_repeat_when_it_comes_again(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,7 +259,12 @@ def test_a_long_pause_restarts_the_window_where_the_settings_say_so(make: Make) 
 
 
 @pytest.mark.parametrize(
-    "value", ["null", "NaN", "-Infinity", "true", '"broken"', "1e39", "1" + "0" * 25, "1" + "0" * 400]
+    "value",
+    [
+        *("null", "NaN", "-Infinity", "nan", "-inf", "true", '"broken"'),
+        *("1e39", "1e999", "-1e999", "1" + "0" * 25, "1" + "0" * 400, "1" + "0" * 5000),
+    ],
+    ids=lambda value: value[:30],
 )
 def test_a_value_that_is_no_number_or_none_that_fits_hinders_no_score(make: Make, value: str) -> None:
     gateway = make(output=OutputSettings(passthrough=True))
@@ -268,7 +300,15 @@ def test_a_subscription_that_the_broker_refuses_is_told_in_the_health(make: Make
     assert "refused to subscribe to wt/+/reading" in said["detail"]
 
 
-@pytest.mark.parametrize("payload", [b"", b"[]", b"\xff", b'{"TT01": {"deep": 1}}', b'{"thing": "a/b", "TT01": 1}'])
+DEEP = b"[" * 50_000 + b"]" * 50_000
+NO_READINGS = [
+    *(b"", b"[]", b"\xff", b'{"\xff": 1}', b'{"TT01": 1, "note": "\xff"}', b'{"TT01": 1, "note": "\\ud800"}'),
+    *(b'{"TT01": {"deep": 1}}', b'{"TT01": ' + DEEP + b"}", b'{"TT02": NaN, "TT01": ' + DEEP + b"}"),
+    *(b'{"thing": "a/b", "TT01": 1}', b'{"TT01": 1, "time_ms": NaN}', b'{"TT01": 1,'),
+]
+
+
+@pytest.mark.parametrize("payload", NO_READINGS, ids=lambda payload: repr(payload[:30]))
 def test_what_is_no_reading_is_counted_and_dropped(make: Make, payload: bytes) -> None:
     gateway = make()
 
@@ -278,6 +318,22 @@ def test_what_is_no_reading_is_counted_and_dropped(make: Make, payload: bytes) -
 
     assert gateway.inference.counts.malformed == 1
     assert gateway.scored() == ["m1"]
+    assert gateway._local_client.unacknowledged == 0
+
+
+@pytest.mark.parametrize("payload", [b'{"request_id": "\xff"}', b'{"rows": ' + DEEP + b"}"], ids=["no utf-8", "deep"])
+def test_a_trigger_that_cannot_be_read_asks_for_the_default_and_hinders_nothing(make: Make, payload: bytes) -> None:
+    gateway = make()
+    gateway.send(0, 1)
+    gateway.run()
+
+    gateway.device.publish("wt/motor-1/trigger/infer", payload)
+    gateway.send(2)
+    gateway.run()
+
+    assert "m2" in gateway.scored()
+    assert gateway.heard("reply")[-1]["status"] == "done"
+    assert gateway._local_client.unacknowledged == 0
 
 
 def test_a_full_outbox_drops_the_oldest_and_says_so(make: Make) -> None:

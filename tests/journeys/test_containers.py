@@ -377,7 +377,7 @@ def test_the_composition_raises_an_alarm_over_certificates(plant: Plant) -> None
     wait_until(lambda: {"wt/motor-1/alarm", "wt/motor-1/action"} <= {topic for topic, _ in heard})
     operator.close()
 
-    (fault,) = [body for topic, body in heard if topic == "wt/motor-1/fault"]
+    (fault,) = {body["reading_id"]: body for topic, body in heard if topic == "wt/motor-1/fault"}.values()
     alarm = next(body for topic, body in heard if topic == "wt/motor-1/alarm")
     assert alarm["contributions"][0]["sensor"] in fault["sensors"]
     assert alarm["reading_time_ms"] >= fault["time_ms"]
