@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from wheeltapper.errors import ModelError
+from wheeltapper.messages import UNREADABLE
 
 MODEL_FILE = "model.onnx"
 CARD_FILE = "card.json"
@@ -52,6 +53,22 @@ class Training(msgspec.Struct, frozen=True, omit_defaults=True):
     excluded_rows: int = 0
 
 
+class StatePart(msgspec.Struct, frozen=True, omit_defaults=True):
+    """
+    A run of the floats that a model keeps per machine between rows.
+
+    Args:
+        name: what they are.
+        size: how many.
+        kept: what they say of the machine stands after a pause; else they are of the rows before it, and a pause makes them
+            zeros.
+    """
+
+    name: str
+    size: int
+    kept: bool = False
+
+
 class SelfTest(msgspec.Struct, frozen=True, omit_defaults=True):
     """Rows of one machine from a cold start, and the outputs the model must give for them; null is a missing value."""
 
@@ -68,6 +85,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         kind: anomaly, forest, forecast or failure.
         inputs: the columns of a row, in order.
         state_size: floats a model keeps per machine between rows; a machine's first state is zeros.
+        state: what these are, in order; empty where a card does not say.
         warmup_rows: rows a machine must send before the model speaks.
         period_ms: the time between rows in training; 0 where rows have no regular time.
         limit: a score above it is an anomaly; None where the kind has none.
@@ -86,6 +104,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     opset: int = 0
     ir_version: int = 0
     state_size: int = 0
+    state: list[StatePart] = []
     warmup_rows: int = 0
     period_ms: int = 0
     limit: float | None = None
@@ -132,7 +151,7 @@ def read_card(path: Path) -> Card:
         card = msgspec.json.decode(path.read_bytes(), type=Card)
     except FileNotFoundError as error:
         raise ModelError(f"{path}: there is no card; a model is a folder of {MODEL_FILE} and {CARD_FILE}") from error
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise ModelError(f"{path}: cannot be read as a card: {error}") from error
     if card.format != 1:
         raise ModelError(f"{path}: format {card.format} is newer than this version of wheeltapper reads; upgrade it")

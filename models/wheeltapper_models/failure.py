@@ -98,6 +98,7 @@ def fit(tables: Sequence[Table], options: Options) -> Trained:
     card = msgspec.structs.replace(
         card,
         state_size=layout.state_size,
+        state=layout.state,
         limit=found.best_limit(),
         limit_rule="the probability with the best F1 on units, or rows, left out of training",
         settings=_account(settings, options, found, history),

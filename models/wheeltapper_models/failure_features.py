@@ -13,6 +13,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from wheeltapper_models.card import StatePart
 from wheeltapper_models.export import FLOAT, Graph
 
 Singles = NDArray[np.float32]
@@ -60,8 +61,19 @@ class Layout(msgspec.Struct, frozen=True):
 
     @property
     def state_size(self) -> int:
-        """Rows seen up to ``long``, the first row, and the last ``long``; nothing where rows stand alone."""
-        return 1 + self.numbers * (1 + self.long) if self.long else 0
+        """Floats of state per unit; none where rows stand alone."""
+        return sum(part.size for part in self.state)
+
+    @property
+    def state(self) -> list[StatePart]:
+        """What is kept per unit; a pause is part of its history."""
+        if not self.long:
+            return []
+        return [
+            StatePart("rows seen, up to the long span", 1, kept=True),
+            StatePart("first row", self.numbers, kept=True),
+            StatePart("rows, oldest first", self.numbers * self.long, kept=True),
+        ]
 
 
 def row_features(layout: Layout, rows: Singles) -> Singles:

@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 
 from wheeltapper.errors import DataError, SettingsError
-from wheeltapper_models.card import CLOCK_INPUTS, HOUR, WEEKDAY, YEARDAY, Card, ModelInput
+from wheeltapper_models.card import CLOCK_INPUTS, HOUR, WEEKDAY, YEARDAY, Card, ModelInput, StatePart
 from wheeltapper_models.data import Table
 from wheeltapper_models.export import Graph, seal
 from wheeltapper_models.forecast_blend import Learners, Trial, add_blend, refit, try_blend
@@ -82,6 +82,10 @@ def fit(tables: Sequence[Table], options: Options) -> Trained:
     card = msgspec.structs.replace(
         card,
         state_size=1 + layout.window * layout.sensors,
+        state=[
+            StatePart("rows seen, up to the window's length", 1),
+            StatePart("window, oldest row first", layout.window * layout.sensors),
+        ],
         settings={**msgspec.to_builtins(settings), **_account(trial)},
         scores=_scores(trial),
         notes=notes + _remarks(trial, tables, options.target, settings),

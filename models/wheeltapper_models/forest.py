@@ -16,7 +16,7 @@ from wheeltapper_models.data import Table
 from wheeltapper_models.export import seal
 from wheeltapper_models.forest_cutoff import CutoffSettings
 from wheeltapper_models.forest_krcf import read_krcf
-from wheeltapper_models.forest_onnx import forest_graph, state_size
+from wheeltapper_models.forest_onnx import forest_graph, state_parts, state_size
 from wheeltapper_models.forest_stream import ForestSettings
 from wheeltapper_models.forest_watch import STREAM_FILE, ForestWatch
 from wheeltapper_models.forest_window import Shingle
@@ -141,6 +141,7 @@ def _freeze(
         inputs=grade_sensors([table.select(names) for table in tables], options.units),
         training=training_of(tables, labelled_rows_of(tables)),
         state_size=state_size(watch.shingle),
+        state=state_parts(watch.shingle),
         warmup_rows=watch.shingle.length,
         period_ms=period_of(tables),
         limit=cutoff.limit,

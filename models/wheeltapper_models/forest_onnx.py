@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
+from wheeltapper_models.card import StatePart
 from wheeltapper_models.export import FLOAT, INT64, Graph
 from wheeltapper_models.forest_cutoff import Cutoff
 from wheeltapper_models.forest_stream import Forest
@@ -75,8 +76,18 @@ def forest_graph(forest: Forest, shingle: Shingle, cutoff: Cutoff) -> onnx.Model
 
 
 def state_size(shingle: Shingle) -> int:
-    """Weight, mean and variance of the scores, the run's length, rows seen up to the window's length, and the window."""
-    return 5 + shingle.sensors * shingle.length
+    """Floats of state per machine."""
+    return sum(part.size for part in state_parts(shingle))
+
+
+def state_parts(shingle: Shingle) -> list[StatePart]:
+    """What is kept per machine."""
+    return [
+        StatePart("weight, mean and variance of the scores", 3, kept=True),
+        StatePart("anomalies in a row", 1),
+        StatePart("rows seen, up to the window's length", 1),
+        StatePart("window, oldest row first", shingle.sensors * shingle.length),
+    ]
 
 
 def _cutoff(graph: Graph, cutoff: Cutoff, memory: list[str], score: str, ready: str) -> tuple[str, list[str]]:

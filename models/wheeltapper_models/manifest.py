@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from wheeltapper.errors import ModelError
+from wheeltapper.messages import UNREADABLE
 from wheeltapper_models.card import sha256_of
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise ModelError(f"{path}: cannot be read as a manifest: {error}") from error
     if manifest.format != 1:
         raise ModelError(

@@ -9,6 +9,7 @@ come in messages of their own are waited for, once that has been seen, for half 
 Pure, and a function of nothing but times and of which sensors spoke: a stream and a table fall into the same rows.
 """
 
+from itertools import accumulate
 from typing import NamedTuple
 
 import msgspec
@@ -67,8 +68,16 @@ def pace_of(card: Card, period_ms: int | None = None) -> Pace | None:
     return Pace(period_ms, bool(rate), usual_ms) if period_ms else None
 
 
-def forgotten(card: Card) -> slice:
-    """The part of a model's state that a pause makes void: the rows before; what they say of the machine stands."""
+def forgotten(card: Card) -> tuple[slice, ...]:
+    """The parts of a model's state that a pause makes void: the rows before; what they say of the machine stands."""
+    if not card.state:
+        return (_forgotten_by_size(card),)
+    ends = list(accumulate(part.size for part in card.state))
+    return tuple(slice(end - part.size, end) for part, end in zip(card.state, ends, strict=True) if not part.kept)
+
+
+def _forgotten_by_size(card: Card) -> slice:
+    """For cards that do not say it: as the kinds lay their states out, or all of a state that is none of them."""
     sensors, lags = len(card.inputs), card.settings.get("lags")
     if card.kind == "anomaly" and isinstance(lags, int) and card.state_size == (lags + 3) * sensors:
         return slice(0, (lags + 1) * sensors)

@@ -193,7 +193,9 @@ def _judge(
     for batch, states in _batches(session, len(rows), units):
         if starts and session.card.state_size:
             batch_places = range(batch.start, batch.stop) if isinstance(batch, slice) else batch.tolist()
-            states[[place in starts for place in batch_places], session.void] = 0.0
+            fresh = [place in starts for place in batch_places]
+            for part in session.void:
+                states[fresh, part] = 0.0
         found = session.step(rows[batch], states)
         states[:] = found.states
         score[batch], anomaly[batch], shares[batch] = found.score, found.anomaly, found.contributions

@@ -20,6 +20,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from wheeltapper.errors import ModelError
+from wheeltapper.messages import UNREADABLE
 from wheeltapper_models.card import CLOCK_INPUTS, HOUR, WEEKDAY, Card, model_paths, read_card
 from wheeltapper_models.forest_watch import ForestWatch
 from wheeltapper_models.header import read_header
@@ -188,7 +189,8 @@ class Session:
     def pause(self, thing: str, states: dict[str, Any]) -> None:
         """Drop the rows before a pause from a machine's state."""
         if thing in states:
-            states[thing][self.void] = 0.0
+            for part in self.void:
+                states[thing][part] = 0.0
 
     def pack(self, state: Any) -> bytes:
         """A machine's state as bytes."""
@@ -246,6 +248,12 @@ class Session:
             raise ModelError(f"{self._where}: its card names the unknown kind {self.card.kind!r}")
         if missing := sorted((needed | set(self.card.outputs)) - outputs):
             raise ModelError(f"{self._where}: lacks the outputs {missing} that its card promises")
+        parts = [part.size for part in self.card.state]
+        if parts and (min(parts) < 1 or sum(parts) != self.card.state_size):
+            raise ModelError(
+                f"{self._where}: its card says that a state has {self.card.state_size} floats, in parts of {parts}; "
+                "correct one of the two, or leave the parts out"
+            )
 
     def _check_self_test(self) -> None:
         test = self.card.self_test
@@ -299,7 +307,7 @@ def _card_inside(model: bytes, where: str) -> Card:
         raise ModelError(f"{where}: has neither a card beside it nor one inside; train it with wheeltapper model train")
     try:
         card = msgspec.json.decode(text, type=Card)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ModelError(f"{where}: the card inside it cannot be read: {error}") from error
     return msgspec.structs.replace(card, version=card.version or hashlib.sha256(model).hexdigest()[:12])
 

@@ -84,6 +84,7 @@ def fit(tables: Sequence[Table], options: Options) -> Trained:
         inputs=inputs,
         training=training_of(tables, excluded),
         state_size=model.state_size,
+        state=model.state,
         warmup_rows=model.lags,
         period_ms=period_of(tables),
         limit=model.limit,

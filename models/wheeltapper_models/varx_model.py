@@ -22,6 +22,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from wheeltapper_models.card import StatePart
 from wheeltapper_models.conditions import Condition
 from wheeltapper_models.export import FLOAT, INT64, Graph
 from wheeltapper_models.session import NEXT_STATES, ROWS, STATES, Floats, Scored
@@ -66,9 +67,20 @@ class Varx(msgspec.Struct, frozen=True, kw_only=True):
         return 2.0 / (self.span + 1.0)
 
     @property
+    def state(self) -> list[StatePart]:
+        """What is kept per machine."""
+        sensors = len(self.centre)
+        return [
+            StatePart("rows heard, by sensor", sensors),
+            StatePart("rows, newest first", self.lags * sensors),
+            StatePart("strangeness, by sensor", sensors, kept=True),
+            StatePart("blame, by sensor", sensors, kept=True),
+        ]
+
+    @property
     def state_size(self) -> int:
         """Floats of state per machine."""
-        return (self.lags + 3) * len(self.centre)
+        return sum(part.size for part in self.state)
 
     @property
     def patterns(self) -> Doubles:
