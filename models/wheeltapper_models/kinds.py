@@ -6,7 +6,8 @@ gives away as ONNX with raw rows in and its state as an input and an output, so 
 evaluation, comparison, the gateway) goes through ``session.Session`` and knows no kinds.
 
 The graph's contract: inputs ``rows`` float32 (N, S) with NaN for missing and, where the kind remembers, ``states`` float32
-(N, K), zeros for a machine that has sent nothing, whose parts the card lists (``card.StatePart``); outputs ``next_states`` (N, K) and
+(N, K), zeros for a machine that has sent nothing, whose parts the card lists (``card.StatePart``); outputs ``next_states``
+(N, K) and
 
     anomaly, forest   ``score`` (N,), ``anomaly`` (N,) int64, ``contributions`` (N, S) that sum to 1
     forecast          ``prediction`` (N,): the target's value at the *next* row; NaN while there is too little history
