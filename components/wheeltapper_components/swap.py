@@ -69,7 +69,7 @@ class Seat:
         self._report = report
         self._serving: Version | None = None
         self._candidate: Candidate | None = None
-        self._refused: set[Version] = set()
+        self._refused: dict[Version, str] = {}
         self._memory = memory
         self._keep = keep
         self._learners = learners if settings.learn else 0
@@ -112,23 +112,29 @@ class Seat:
 
     def look(self) -> bool:
         """Find the best version and take it if it is another one; whether something changed."""
+        changed, refusal = False, ""
         for version in self._versions():
             if self._serving is not None and version.fingerprint == self._serving.fingerprint:
                 self._candidate = None  # a candidate whose folder is gone
-                return False
+                break
             candidate = self._candidate
             if candidate is not None and version.fingerprint == candidate.version.fingerprint:
-                return False
-            if version.fingerprint in self._memory.reverted or version in self._refused:
+                break
+            if version in self._refused:
+                refusal = refusal or self._refused[version]
+                continue
+            if version.fingerprint in self._memory.reverted:
                 continue
             try:
                 self._take(version, load_version(version, self._watch.trusted_keys, learners=self._learners))
             except ModelError as error:
-                self._refused.add(version)
-                self._refuse(str(error), f"model version {version.folder.name} refused")
+                refusal = refusal or str(error)
+                self._refuse(version, str(error), f"model version {version.folder.name} refused")
                 continue
-            return True
-        return False
+            changed = True
+            break
+        self.refusal = refusal  # what was refused and is there no more is no trouble
+        return changed
 
     def _versions(self) -> list[Version]:
         """Best first; at a start in shadow rollout, the one that served goes before a candidate that was never promoted."""
@@ -163,8 +169,8 @@ class Seat:
         self._memory.serving = version.fingerprint
         self._keep(self._memory)
 
-    def _refuse(self, reason: str, told: str) -> None:
-        self.refusal = reason
+    def _refuse(self, version: Version, reason: str, told: str) -> None:
+        self.refusal = self._refused[version] = reason
         self._report(False, f"{told}: {reason}; {self.label} serves on")
 
     def score(self, rows: Sequence[SensorRow], monotonic: Callable[[], float]) -> list[Judged]:
@@ -194,7 +200,7 @@ class Seat:
         if ruling is Ruling.REVERT:
             self._memory.reverted = [*self._memory.reverted[-99:], candidate.version.fingerprint]
             self._keep(self._memory)
-            self._refuse(facts, f"model {card.name} {card.version} reverted")
+            self._refuse(candidate.version, facts, f"model {card.name} {card.version} reverted")
             return
         self.slot = candidate.slot
         self._serve(candidate.version)

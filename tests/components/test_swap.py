@@ -65,6 +65,29 @@ def versions(tmp_path: Path) -> Iterator[Versions]:
         versions.gateway.close()
 
 
+def test_a_refused_version_is_no_trouble_any_more_once_it_is_taken_away(versions: Versions) -> None:
+    versions.add("1.0.0")
+    gateway = versions.start()
+    bad = versions.add("2.0.0")
+    (bad / "model.onnx").write_bytes(b"broken")
+
+    said = versions.look()
+    versions.look()
+    still = gateway.inference._condition()
+    shutil.rmtree(bad)
+    versions.look()
+    gone = gateway.inference._condition()
+    (versions.add("2.0.0") / "model.onnx").write_bytes(b"broken")
+    versions.look()
+    back = gateway.inference._condition()
+
+    assert "refused" in said
+    assert not still[0] and "SHA-256" in still[1]
+    assert gone[0] and "SHA-256" not in gone[1]
+    assert not back[0] and "SHA-256" in back[1]
+    assert versions.serving() == "1.0.0"
+
+
 def test_the_highest_complete_version_serves(versions: Versions) -> None:
     for version in ("1.9.0", "1.10.0", "1.2.0", "1.10.0-rc.1"):
         versions.add(version)
