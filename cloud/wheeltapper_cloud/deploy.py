@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from wheeltapper.detector.readers import Definitions, read_bytes
-from wheeltapper.errors import SettingsError
+from wheeltapper.errors import DefinitionError, SettingsError
 from wheeltapper_cloud.iotevents import Handler
 from wheeltapper_cloud.iotevents_account import Account, Call
 from wheeltapper_cloud.settings import CloudSettings, InputSettings
@@ -16,6 +16,9 @@ from wheeltapper_cloud.store import Kind
 from wheeltapper_cloud.wire import Operations, ServiceError
 
 log = logging.getLogger(__name__)
+
+# How remarks on parameters begin.
+_PARAMETER = "Parameters."
 
 _KINDS: tuple[tuple[Kind, str, str], ...] = (
     ("input", "inputName", "Input"),
@@ -41,11 +44,17 @@ class Deployer:
         """
         bodies: dict[Kind, list[tuple[str, dict[str, Any]]]] = {"input": [], "detectorModel": [], "alarmModel": []}
         bodies["input"] += [("cloud.toml", _input_body(one)) for one in settings.inputs]
+        server = settings.server
+        parameters = {"AWS::AccountId": server.account, "AWS::Region": server.region, **settings.parameters}
+        unused = {f"{_PARAMETER}{name}" for name in settings.parameters}
         for file in settings.models:
-            found = _read(file)
+            found = _read(file, parameters)
+            unused &= {remark.where for remark in found.remarks}
             bodies["input"] += [(str(file), body) for body in found.inputs]
             bodies["detectorModel"] += [(str(file), body) for body in found.detector_models]
             bodies["alarmModel"] += [(str(file), body) for body in found.alarm_models]
+        for where in sorted(unused):
+            log.warning("%s: given, but no file of models uses it", where)
         for kind, name_member, title in _KINDS:
             for source, body in bodies[kind]:
                 try:
@@ -88,14 +97,19 @@ def _input_body(one: InputSettings) -> dict[str, Any]:
     return body | ({"inputDescription": one.description} if one.description else {})
 
 
-def _read(path: Path) -> Definitions:
+def _read(path: Path, parameters: Mapping[str, str]) -> Definitions:
     try:
         data = path.read_bytes()
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
-    found = read_bytes(data, name=path.stem)
+    try:
+        found = read_bytes(data, name=path.stem, parameters=parameters)
+    except DefinitionError as error:
+        said = str(error).replace("pass --parameter ", "put into [parameters] ")
+        raise SettingsError(f"{path}: {said}") from error
     for remark in found.remarks:
-        log.warning("%s: %s", path, remark)
+        if not remark.where.startswith(_PARAMETER):  # one that this file does not use may be for another
+            log.warning("%s: %s", path, remark)
     if not (found.inputs or found.detector_models or found.alarm_models):
         raise SettingsError(f"{path}: defines no input, detector model or alarm model")
     return found

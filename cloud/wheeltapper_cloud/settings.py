@@ -80,6 +80,7 @@ class CloudSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         inputs: created at start where they are missing, updated where they differ.
         models: files of definitions (API bodies, console exports, CloudFormation), relative to the settings' own folder;
             created at start where they are missing, updated where they differ.
+        parameters: values for the parameters of those that are templates; the account and the region are the server's.
         migrate: a changed model keeps its detectors' states, variables and timers instead of resetting them.
         rules: which topics feed which input.
         actions: where actions and notifications go.
@@ -93,6 +94,7 @@ class CloudSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     judge: JudgeSettings = JudgeSettings()
     inputs: list[InputSettings] = []
     models: list[Path] = []
+    parameters: dict[str, str] = {}
     migrate: bool = False
     rules: list[RuleSettings] = []
     actions: ActionSettings = ActionSettings()

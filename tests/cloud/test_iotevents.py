@@ -9,6 +9,7 @@ import pytest
 
 from tests.companion import Served, serving
 from wheeltapper.clock import SystemClock
+from wheeltapper.errors import SettingsError
 from wheeltapper.judge import JudgeSettings
 from wheeltapper_cloud import evaluations
 from wheeltapper_cloud.settings import CloudSettings, InputSettings, LimitSettings, ServerSettings
@@ -445,6 +446,41 @@ def test_what_the_settings_want_is_deployed_once_and_updated_when_it_changes(tmp
             versions.append(found["detectorModelVersion"])
 
     assert versions == ["1", "1", "2"]
+
+
+def test_templates_are_deployed_with_the_settings_parameters_account_and_region(tmp_path, caplog):
+    model = {
+        "DetectorModelName": {"Fn::Sub": "m-${Stage}"},
+        "RoleArn": {"Fn::Sub": "arn:aws:iam::${AWS::AccountId}:role/${AWS::Region}"},
+        "DetectorModelDefinition": definition(),
+    }
+    template, plain = tmp_path / "template.json", tmp_path / "plain.json"
+    resource = {"Type": "AWS::IoTEvents::DetectorModel", "Properties": model}
+    template.write_text(json.dumps({"Parameters": {"Stage": {"Type": "String"}}, "Resources": {"M": resource}}))
+    plain.write_text(json.dumps({"detectorModelName": "m", "detectorModelDefinition": definition()}))
+    settings = CloudSettings(
+        inputs=[InputSettings(name="In", attributes=["v", "id"])],
+        models=[template, plain],
+        parameters={"Stage": "test", "Stige": "test"},
+        server=ServerSettings(account="999999999999", region="eu-central-1"),
+    )
+    with serving(tmp_path / "data", settings) as cloud:
+        found = cloud.call("GET", "/detector-models/m-test")[1]["detectorModel"]["detectorModelConfiguration"]
+
+    assert found["roleArn"] == "arn:aws:iam::999999999999:role/eu-central-1"
+    assert [record.message for record in caplog.records if "Parameters" in record.message] == [
+        "Parameters.Stige: given, but no file of models uses it"
+    ]
+
+
+def test_a_template_that_lacks_a_parameter_is_refused_with_its_remedy(tmp_path):
+    template = tmp_path / "template.json"
+    resource = {"Type": "AWS::IoTEvents::Input", "Properties": {"InputName": {"Ref": "Name"}}}
+    template.write_text(json.dumps({"Parameters": {"Name": {"Type": "String"}}, "Resources": {"In": resource}}))
+
+    says = r"template\.json: .*'Name' has no default; put into \[parameters\] Name="
+    with pytest.raises(SettingsError, match=says), serving(tmp_path / "data", CloudSettings(models=[template])):
+        pass
 
 
 def test_no_file_of_logged_evaluations_can_be_read_by_others(tmp_path, monkeypatch):

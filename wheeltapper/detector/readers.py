@@ -9,7 +9,13 @@ from typing import Any
 
 import msgspec
 
-from wheeltapper.detector.cloudformation import is_resource, is_template, read_resource, read_template
+from wheeltapper.detector.cloudformation import (
+    PSEUDO_PARAMETERS,
+    is_resource,
+    is_template,
+    read_resource,
+    read_template,
+)
 from wheeltapper.detector.documents import decode_text, parse_document
 from wheeltapper.errors import DefinitionError
 
@@ -130,8 +136,8 @@ def _read(document: Any, name: str, parameters: Mapping[str, str], found: Defini
     if is_resource(document):
         document = read_resource(document, name, parameters, found.remark)
     else:
-        for parameter in parameters:
-            found.remark(name, f"parameter {parameter!r} ignored: only templates have parameters")
+        for parameter in sorted(set(parameters) - set(PSEUDO_PARAMETERS)):
+            found.remark(f"Parameters.{parameter}", f"given, but {name} is no template: only templates have parameters")
     kind, body = _unwrap(document)
     if not kind:
         found.remark(
