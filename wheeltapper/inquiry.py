@@ -5,7 +5,8 @@ MQTT 3.1.1 has no word for "this message is not allowed": a broker can only hang
 was not acknowledged, would make it hang up for ever. But a connection also breaks of itself. So an entry is blamed only when
 it was sent alone, time after time on a connection that had been quiet and whole for a while, the connection broke at once
 each time, and some other entry, sent alone, then passed. An acknowledgement that fails to come while the connection holds
-blames nobody. Where the other side names the message that it refuses (MQTT 5, a nucleus), a few refusals in a row do.
+blames nobody. While nothing passes, the connection is left alone for longer and longer: it may serve others, too. Where the
+other side names the message that it refuses (MQTT 5, a nucleus), a few refusals in a row do.
 
 Pure: entries, outcomes and monotonic seconds are handed in.
 """
@@ -16,9 +17,11 @@ from typing import NamedTuple
 from wheeltapper.outbox import Entry
 from wheeltapper.transport import Refused
 
-# A connection that has been left alone for so long, and then breaks within as long of a message, broke because of it; by
-# mere chance that happens to one message in a thousand, on the worst of links, before it has happened so often in a row.
+# A connection that has been left alone for so long, and then breaks at once upon a message, broke because of it; by mere
+# chance that happens to one message in a thousand, on the worst of links, before it has happened so often in a row.
 CALM_S = 3.0
+_AT_ONCE_S = 3.0
+_LONGEST_CALM_S = 30.0
 _BREAKS = 5
 _REFUSALS = 3
 # For an entry on a topic of which one was blamed and none has passed since.
@@ -26,6 +29,7 @@ _BREAKS_AGAIN = 2
 _REFUSALS_AGAIN = 1
 _OTHERS = 8
 _BLAMED_TOPICS = 1_000
+_DOUBLINGS = 10
 
 
 class Blame(NamedTuple):
@@ -55,13 +59,13 @@ class Inquiry:
         self._loss: _Loss | None = None
         self._watching = self._watched = False
         self._calm_since: float | None = None
-        self._breaks = self._refusals = 0
+        self._breaks = self._refusals = self._vain = 0
         self._others: dict[int, str] = {}
 
     @property
     def trouble(self) -> str:
         """What an operator should look into; empty where nothing is suspected."""
-        if self._suspect is None or max(self._breaks, self._refusals) < _BREAKS_AGAIN:
+        if self._suspect is None or (max(self._breaks, self._refusals) < _BREAKS_AGAIN and not self._vain):
             return ""
         return f"the broker seems to refuse {self._suspect.topic}; compare it with the access rules"
 
@@ -120,7 +124,7 @@ class Inquiry:
     def _is_calm(self, now: float) -> bool:
         if self._calm_since is None:
             self._calm_since = now
-        return now - self._calm_since >= CALM_S
+        return now - self._calm_since >= min(CALM_S * 2 ** min(self._vain, _DOUBLINGS), _LONGEST_CALM_S)
 
     def _broke(self, loss: _Loss) -> Blame | None:
         suspect = self._suspect
@@ -129,12 +133,14 @@ class Inquiry:
         if loss.entry.id != suspect.id:
             self._failed_too(loss.entry)
             return None
-        at_once = loss.after_s <= CALM_S
+        at_once = loss.after_s <= _AT_ONCE_S
         if self.is_blamed(suspect.topic):
             self._breaks = self._breaks + 1 if at_once else 0
             if self._breaks >= _BREAKS_AGAIN:
                 return self._blame(suspect, "the broker hangs up on it, as on others of its topic")
             return None
+        if self._breaks >= _BREAKS:  # there was nothing else to send, or it has failed
+            self._in_vain()
         if loss.watched:
             self._breaks = self._breaks + 1 if at_once else 0
         self._watching = True
@@ -165,7 +171,12 @@ class Inquiry:
         self._others[other.id] = other.topic
         if len(self._others) >= _OTHERS:
             self._breaks, self._watching = 0, True
-            self._others.clear()
+            self._in_vain()
+
+    def _in_vain(self) -> None:
+        """Nothing passes: let all others be tried once more, and the connection rest for longer."""
+        self._vain += 1
+        self._others.clear()
 
     def _blame(self, suspect: Entry, reason: str) -> Blame:
         if len(self._blamed) >= _BLAMED_TOPICS:

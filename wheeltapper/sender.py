@@ -12,10 +12,11 @@ import threading
 from collections.abc import Sequence
 from functools import partial
 from itertools import takewhile
+from typing import Protocol
 
 from wheeltapper.clock import Clock, SystemClock
 from wheeltapper.inquiry import Blame, Inquiry
-from wheeltapper.outbox import Entry, Outbox
+from wheeltapper.outbox import Entry
 from wheeltapper.transport import Refused, Transport
 
 log = logging.getLogger(__name__)
@@ -26,25 +27,48 @@ _WATCH_S = 0.05
 _LOOK_AHEAD = 256
 
 
+class Waiting(Protocol):
+    """What waits to be sent: an ``Outbox``, on disk, or a ``Backlog``, in memory."""
+
+    grown: threading.Condition
+    refused: int
+
+    def peek(self, limit: int, after_id: int = 0) -> Sequence[Entry]: ...
+
+    def remove(self, ids: Sequence[int]) -> None: ...
+
+    def set_aside(self, entry_id: int, reason: str) -> None: ...
+
+    def __len__(self) -> int: ...
+
+
 class Sender:
     """
-    One thread between an outbox and a transport.
+    One thread between what waits and a transport.
 
     Args:
         outbox: where entries wait.
         transport: where they go; may be disconnected at any time.
         window: entries sent and not yet acknowledged, at the most.
         clock: paces the retries.
+        shown_by: the command that shows what was set aside.
     """
 
     def __init__(
-        self, outbox: Outbox, transport: Transport, *, window: int = 1_000, clock: Clock | None = None
+        self,
+        outbox: Waiting,
+        transport: Transport,
+        *,
+        window: int = 1_000,
+        clock: Clock | None = None,
+        shown_by: str = "wheeltapper outbox show",
     ) -> None:
         self._outbox = outbox
         self._transport = transport
         self._window = window
         self._room = window
         self._clock = clock or SystemClock()
+        self._shown_by = shown_by
         self._inquiry = Inquiry()
         self._alone = False
         self._lock = threading.Lock()
@@ -76,8 +100,12 @@ class Sender:
     def trouble(self) -> str:
         """What keeps messages from leaving although the broker answers; empty where nothing does."""
         refused = self._outbox.refused
-        aside = f"{refused} messages refused and set aside, see: wheeltapper outbox show" if refused else ""
+        aside = f"{refused} messages refused and set aside, see: {self._shown_by}" if refused else ""
         return "; ".join(filter(None, [aside, self._inquiry.trouble]))
+
+    def suspects(self, topic: str) -> bool:
+        """Whether an entry of this topic was set aside and none has passed since."""
+        return self._inquiry.is_blamed(topic)
 
     def send_waiting(self) -> int:
         """Send what the window allows and return how many entries were sent; for tests and for single-threaded hosts."""
@@ -158,10 +186,11 @@ class Sender:
     def _set_aside(self, blame: Blame | None) -> None:
         if blame is not None:
             log.error(
-                "%s: message %d is set aside: %s; see: wheeltapper outbox show",
+                "%s: message %d is set aside: %s; see: %s",
                 blame.entry.topic,
                 blame.entry.id,
                 blame.reason,
+                self._shown_by,
             )
             self._outbox.set_aside(blame.entry.id, blame.reason)
             self._begin_again(alone=False)

@@ -24,6 +24,7 @@ from wheeltapper.judge.delivery import Delivery
 from wheeltapper.messages import ActionReport, Health, encode
 from wheeltapper.secret_files import check_private
 from wheeltapper.transport import Transport
+from wheeltapper.transport.careful import CarefulTransport
 from wheeltapper.transport.patient import PatientTransport
 from wheeltapper.transport.settings import BrokerSettings, open_transport
 from wheeltapper_cloud.actions import Router
@@ -74,7 +75,7 @@ class Companion:
             raise SettingsError("rules: there is no broker to listen to; set broker or give --broker")
         self._settings = settings
         self._clock = clock
-        self._transport = transport
+        self._transport = None if transport is None else CarefulTransport(transport, clock)
         self._stopping = threading.Event()
         self._health = threading.Thread(target=self._report_health, name="health", daemon=True)
         guard = Guard(settings.server.host, KeyStore(data_dir, clock), clock)
@@ -83,11 +84,11 @@ class Companion:
         if transport is None:
             judging = msgspec.structs.replace(judging, publish_states=False, publish_alarms=False)
         self.judge = Judge(data_dir, clock, judging, on_actions=lambda actions: self._delivery.take(actions))
-        router = Router(settings.actions, self.judge, settings.judge.hop_limit, clock, transport)
+        router = Router(settings.actions, self.judge, settings.judge.hop_limit, clock, self._transport)
         self._delivery = Delivery(router, clock, settings.actions.delivery, report=self._report_action)
         self._delivery.attach(self.judge)
         self._escalation = Escalation(settings.actions.notifications, self.judge, clock)
-        self._ingest = None if transport is None else _ingest(settings, transport, self.judge, clock)
+        self._ingest = None if self._transport is None else _ingest(settings, self._transport, self.judge, clock)
         self._evaluations = EvaluationLog(data_dir, self.judge, clock)
         self._account = Account(self._store, self.judge, self._evaluations, settings, clock)
         operations = Operations()
@@ -147,13 +148,17 @@ class Companion:
 
     def _report_health(self) -> None:
         while True:
-            reason = self.why_not_ready()
+            reason = self.why_not_ready() or self._refusing()
             told = self._tell("degraded" if reason else "ready", reason)
             if self._ingest is not None and self._transport is not None and self._transport.trouble:
                 self._ingest.start()  # access rules may have been mended meanwhile; brokers do not tell
             if self._clock.wait(self._stopping, self._settings.health_s if told else _CONNECTING_S):
                 break
         self._tell("stopping", "")
+
+    def _refusing(self) -> str:
+        """What the broker does not let through of what is published; messages are taken all the same."""
+        return self._transport.refusing if self._transport is not None else ""
 
     def _tell(self, status: Literal["ready", "degraded", "stopping"], detail: str) -> bool:
         """Publish this process's health; False while the broker is away."""

@@ -4,6 +4,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,33 @@ def test_an_entry_behind_which_nothing_waits_is_not_set_aside(line: Line) -> Non
 
     assert before == []
     assert (line.refused, line.arrived) == (["1"], ["2"])
+
+
+def test_the_only_other_entry_is_tried_again_where_it_failed_by_chance(line: Line) -> None:
+    unlucky = iter([True])
+    line.broker.hangs_up_on = lambda topic, _payload: topic == "forbidden" or next(unlucky, False)
+    line.put(("forbidden", "1"), ("a", "2"))
+
+    line.live(120)
+
+    assert (line.refused, line.arrived) == (["1"], ["2"])
+
+
+def test_while_nothing_passes_the_broker_is_made_to_hang_up_less_and_less(line: Line) -> None:
+    hung_up: list[float] = []
+
+    def refuse(_topic: str, _payload: bytes) -> bool:
+        hung_up.append(line.clock.monotonic())
+        return True
+
+    line.broker.hangs_up_on = refuse
+    line.put(("a", "1"))
+
+    line.live(600)
+
+    pauses = [later - earlier for earlier, later in pairwise(hung_up)]
+    assert max(pauses[:5]) < 5
+    assert min(pauses[-5:]) > 25
 
 
 def test_further_entries_of_a_forbidden_topic_cost_little(line: Line) -> None:

@@ -1,49 +1,19 @@
 """The sender beside brokers that hang up on what they forbid, and one that says so."""
 
-import socketserver
 import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 import pytest
 
+from tests.hanging_up import HangingUp
 from tests.loopback import free_port, wait_for_port, wait_until
 from wheeltapper import inquiry
 from wheeltapper.outbox import Outbox, Put
 from wheeltapper.outbox_commands import read_refused
 from wheeltapper.sender import Sender
-from wheeltapper.transport.mqtt_packets import CONNACK, PUBACK, PUBLISH, Splitter, answer, read_publish
 from wheeltapper.transport.settings import BrokerSettings, Client, open_transport
-
-
-class _Session(socketserver.BaseRequestHandler):
-    """MQTT 3.1.1 as far as a publisher needs it; hangs up on topics that begin with ``forbidden``."""
-
-    def handle(self) -> None:
-        splitter = Splitter()
-        while data := self.request.recv(65_536):
-            for kind, body in splitter.feed(data):
-                if kind & 0xF0 == 0x10:
-                    self.request.sendall(bytes((CONNACK, 2, 0, 0)))
-                elif kind & 0xF0 == PUBLISH:
-                    topic, payload, number = read_publish(kind, body)
-                    if topic.startswith("forbidden"):
-                        return
-                    cast(HangingUp, self.server).heard.append(payload.decode())
-                    self.request.sendall(answer(PUBACK, number))
-
-
-class HangingUp(socketserver.ThreadingTCPServer):
-    """A broker that knows no other way to say no."""
-
-    daemon_threads = True
-    allow_reuse_address = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Session)
-        self.heard: list[str] = []
 
 
 @pytest.fixture

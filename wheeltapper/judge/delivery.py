@@ -38,10 +38,10 @@ class Result(NamedTuple):
     What became of one attempt.
 
     ``retry`` counts as an attempt and is tried again later; ``away`` is tried again and does not count; ``failed`` is a
-    refusal that would only be repeated; ``undelivered`` has nobody to go to.
+    refusal that would only be repeated; ``undelivered`` has nobody to go to; ``parked`` was tried often enough already.
     """
 
-    outcome: Literal["delivered", "retry", "away", "failed", "undelivered"]
+    outcome: Literal["delivered", "retry", "away", "failed", "undelivered", "parked"]
     detail: str = ""
 
 

@@ -3,6 +3,7 @@ The seam to the outside: publish and subscribe, at least once, whatever carries 
 
 ``memory.MemoryBroker`` carries it in tests and fails on cue, ``mqtt.MqttTransport`` through any broker (paho),
 ``bulk.BulkTransport`` through any broker for those who hear much,
+``careful.CarefulTransport`` finds out on what a broker hangs up, ``patient.PatientTransport`` starts without one,
 ``aws.AwsTransport`` to AWS IoT Core or any MQTT 5 broker (awsiotsdk), ``greengrass.GreengrassTransport`` through a nucleus.
 """
 
@@ -29,9 +30,16 @@ Handler = Callable[[Delivery], None]
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """The other side has said that it will not take this message; false, as all that was not delivered is."""
+    """
+    The other side has said that it will not take this message; false, as all that was not delivered is.
+
+    Attributes:
+        reason: its words.
+        final: it was sent often enough to know; to send it again would do harm.
+    """
 
     reason: str
+    final: bool = False
 
     def __bool__(self) -> bool:
         return False
