@@ -284,6 +284,7 @@ class Escalation:
             payload=json.dumps(event).encode(),
             parameters={"alarm": alarm.id},
             time_ms=self._clock.time_ms(),
+            kind=alarm.kind,
         )
 
     def _run(self) -> None:

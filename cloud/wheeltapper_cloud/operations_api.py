@@ -285,8 +285,11 @@ class OperationsApi:
         found = (look(model.name, "") if key == "-" else None) or look(model.name, key)
         if found is None:
             keyed = _key_of(model)
-            why = f"name one: the key is {keyed}" if key == "-" and keyed else "does not exist"
-            raise ServiceError("ResourceNotFoundException", f"detector {model.name} {key}: {why}")
+            if key == "-" and keyed:
+                raise ServiceError(
+                    "ResourceNotFoundException", f"model {model.name}: name a detector: the key is {keyed}"
+                )
+            raise ServiceError("ResourceNotFoundException", f"detector {model.name} {key}: does not exist")
         return found
 
     def actions(self, asked: Asked) -> Any:

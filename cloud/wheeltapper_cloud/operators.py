@@ -12,9 +12,10 @@ from urllib.parse import quote, urlencode
 
 from wheeltapper.cli import Commands
 from wheeltapper.clock import SystemClock
-from wheeltapper.errors import DataError
+from wheeltapper.errors import DataError, SettingsError
 from wheeltapper_cloud import operators_alarms
-from wheeltapper_cloud.operators_options import add_common, add_limit, add_who, ask, seconds_of
+from wheeltapper_cloud.operators_names import model_of, twins_among
+from wheeltapper_cloud.operators_options import add_common, add_limit, add_who, ask, check_who, seconds_of
 from wheeltapper_cloud.tables import age, moment, printable, short_ids, show, table_of
 
 _PAGE = 1000
@@ -96,6 +97,10 @@ def _register_actions(actions: Commands) -> None:
 
 def _list_detectors(options: argparse.Namespace) -> int:
     if options.model is None:
+        if options.state or options.silent is not None or options.kind:
+            raise SettingsError(
+                "detectors list: --state, --silent and --kind choose among the detectors of a model; name one"
+            )
         models = ask(options.server, "GET", "/wheeltapper/models")["models"]
         return _show(options, models, _model_table)
     path = f"/wheeltapper/detectors/{quote(options.model, safe='')}"
@@ -109,7 +114,12 @@ def _list_detectors(options: argparse.Namespace) -> int:
         if len(page) < _PAGE:
             break
     if options.silent is None:
-        return _show(options, detectors, _detector_table)
+        empty = (
+            f"none is in the state {options.state}; wheeltapper detectors list {options.model} shows where each stands"
+            if options.state
+            else "no detector yet: the first message of a key makes one"
+        )
+        return _show(options, detectors, lambda rows: _detector_table(rows, empty))
     return _show(options, silent_since(detectors, SystemClock().time_ms() - options.silent * 1000), _silent_table)
 
 
@@ -139,10 +149,20 @@ def _show_detector(options: argparse.Namespace) -> int:
     lines += [f"  variable {name} = {json.dumps(value)}" for name, value in answer.get("variables", {}).items()]
     for name, due_ms in answer.get("timers", {}).items():
         lines.append(f"  timer {name} ends {moment(due_ms)}, in {age((due_ms - now_ms) / 1000)}")
+    if answer.get("customer_action"):
+        lines.append(_operated(answer))
     if answer.get("rule"):
         lines.append("  rule {inputProperty} {operator} {threshold}".format(**answer["rule"]))
     show(*(printable(line) for line in lines))
     return 0
+
+
+def _operated(alarm: Row) -> str:
+    """The operator's act that is still in force for an alarm of an alarm model."""
+    action = alarm["customer_action"]
+    by = f" by {alarm['snoozed_by']}" if alarm["snoozed_by"] else ""
+    until = f" until {moment(alarm['snoozed_until_ms'])}" if alarm["snoozed_until_ms"] else ""
+    return f"  operator {action['action']}{by}{until}" + (f": {action['note']}" if action["note"] else "")
 
 
 def _list_actions(options: argparse.Namespace) -> int:
@@ -152,6 +172,7 @@ def _list_actions(options: argparse.Namespace) -> int:
 
 
 def _replay(options: argparse.Namespace) -> int:
+    check_who(options)
     body: Row = {"by": options.by, "statuses": [each for each in options.status.split(",") if each]}
     if options.ids:
         body["ids"] = _whole_ids(options.server, options.ids)
@@ -217,14 +238,24 @@ def _silent_table(detectors: list[Row]) -> Any:
     return _detector_table(detectors, "none has been silent for so long")
 
 
-def _detector_table(detectors: list[Row], empty: str = "no detector yet: the first message of a key makes one") -> Any:
+def _detector_table(detectors: list[Row], empty: str) -> Any:
     now_ms = SystemClock().time_ms()
-    rows = [(each["key"], each["state"], age((now_ms - each["updated_ms"]) / 1000)) for each in detectors]
-    return table_of(("key", "state", "updated"), rows, empty)
+    rows = [
+        (
+            each["key"],
+            each["state"],
+            f"{age((now_ms - each['updated_ms']) / 1000)} ago",
+            moment(each["snoozed_until_ms"]) if each.get("snoozed_until_ms") else "",
+            each.get("snoozed_by", ""),
+        )
+        for each in detectors
+    ]
+    return table_of(("key", "state", "updated", "until", "by"), rows, empty)
 
 
 def _action_table(actions: list[Row], empty: str = "no action yet: detectors and alarms make them") -> Any:
     ids, now_ms = short_ids([each["id"] for each in actions]), SystemClock().time_ms()
+    twins = twins_among(actions)
     alike = {each["attempts"] for each in actions} <= {0, 1}
     rows = [
         (
@@ -232,7 +263,7 @@ def _action_table(actions: list[Row], empty: str = "no action yet: detectors and
             age((now_ms - each["time_ms"]) / 1000),
             each["status"],
             "" if alike else str(each["attempts"]),
-            each["model"],
+            model_of(each, twins),
             each["key"],
             f"{each['type']} {_last_part(each['target'])}".strip(),
             each["detail"],

@@ -1,44 +1,24 @@
-"""
-``wheeltapper alarms``: what is wrong now, why, whether it happened before, and what operators do about it.
-
-Their words are those of ISA-18.2 and IEC 62682: acknowledge, shelve, unshelve, out of service; for shelve AWS says snooze.
-"""
+"""``wheeltapper alarms``: what is wrong now, why, whether it happened before, and what is shelved."""
 
 import argparse
 import json
-import os
 import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from wheeltapper.cli import Commands
 from wheeltapper.clock import Clock, SystemClock
-from wheeltapper.errors import DataError, SettingsError, UnavailableError
-from wheeltapper_cloud.operators_options import add_common, add_limit, add_who, ask, seconds_of
+from wheeltapper.errors import SettingsError, UnavailableError
+from wheeltapper_cloud import operators_acts
+from wheeltapper_cloud.operators_names import Alarm, add_alarm, alarm_named, model_of, of_machine, twins_among
+from wheeltapper_cloud.operators_options import add_common, add_limit, ask
 from wheeltapper_cloud.tables import age, moment, printable, short_ids, show, table_of
 
 _WATCH_S = 1.0
 _MOST = 1000
 _BEFORE_S = 30 * 86_400
-
-_ACTS = {
-    "ack": "acknowledge an alarm: somebody has taken it up",
-    "shelve": "shelve an alarm for a while; it comes back by itself",
-    "unshelve": "bring a shelved alarm back now",
-    "snooze": "AWS's word for shelve",
-    "disable": "take every alarm of a machine's detector, or its alarm of an alarm model, out of service",
-    "enable": "put back into service what disable took out, or bring back what is shelved",
-    "reset": "put an alarm of an alarm model back to normal",
-}
-_TIMED = ("shelve", "snooze")
-
-Alarm = dict[str, Any]
-
-
-class _UnknownError(DataError):
-    """No alarm that has ever been raised."""
 
 
 def register(alarms: Commands) -> None:
@@ -69,43 +49,10 @@ def register(alarms: Commands) -> None:
         help="what is shelved or out of service, until when and by whom, whether it rings or not",
         example="wheeltapper alarms shelved\nwheeltapper alarms shelved --json",
     )
-    for word, what in _ACTS.items():
-        _add_act(alarms, word, what)
-    _add_alarm(detail)
+    operators_acts.register(alarms)
+    add_alarm(detail)
     for parser in (listing, detail, past, lying):
         add_common(parser)
-
-
-def _add_act(alarms: Commands, word: str, what: str) -> None:
-    act = alarms.add(word, _act, help=what, example=_example(word))
-    act.set_defaults(operation=word, for_s=None)
-    act.add_argument("--note", default="", help="why; kept in the audit trail")
-    add_who(act)
-    if word in _TIMED:
-        act.add_argument(
-            "--for", dest="for_s", type=seconds_of, default="1h", metavar="TIME", help="15m, 1h, 8h … (default: 1h)"
-        )
-    if word not in ("ack", "reset"):
-        act.add_argument(
-            "--kind",
-            choices=("detector", "alarm"),
-            help="of MODEL, where two share the name and MODEL/KEY has never rung (default: the alarm model)",
-        )
-    _add_alarm(act)
-    add_common(act)
-
-
-def _example(word: str) -> str:
-    first = f'wheeltapper alarms {word} pump-7 --note "bearing ordered" --as ada' + (
-        " --for 8h" if word in _TIMED else ""
-    )
-    return f"{first}\nwheeltapper alarms {word} {'3f2a07' if word == 'ack' else 'Overheat/pump-7'} --as ada"
-
-
-def _add_alarm(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "alarm", help="its id, or the end that the list shows; or its machine, or MODEL/KEY, where only one rings"
-    )
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -200,14 +147,14 @@ def _view(alarms: list[Alarm], clock: Clock) -> Iterator[Any]:
 
 def _table(alarms: list[Alarm], clock: Clock, empty: str) -> Any:
     ids, now_ms = short_ids([each["id"] for each in alarms]), clock.time_ms()
-    twins = _twins(alarms)
+    twins = twins_among(alarms)
     rows = [
         (
             ids[each["id"]],
             age((now_ms - each["raised_ms"]) / 1000),
             "" if each["severity"] is None else str(each["severity"]),
             _machine(each),
-            _model(each, twins),
+            model_of(each, twins),
             _state(each, now_ms),
             _who(each),
             _reason(each["alarm"]),
@@ -222,16 +169,6 @@ def _who(alarm: Alarm) -> str:
     return str(alarm["shelved_by"] if alarm["suppressed"] else alarm["acknowledged_by"])
 
 
-def _twins(alarms: list[Alarm]) -> set[str]:
-    """The names among the alarms that a detector model and an alarm model share."""
-    names = {(each["model"], each["kind"]) for each in alarms}
-    return {name for name, kind in names if kind == "alarm" and (name, "detector") in names}
-
-
-def _model(alarm: Alarm, twins: set[str]) -> str:
-    return f"{alarm['model']} ({alarm['kind']})" if alarm["model"] in twins else str(alarm["model"])
-
-
 def _machine(alarm: Alarm) -> str:
     thing, key = alarm["alarm"]["thing"], alarm["key"]
     return thing if key in ("", thing) else f"{thing} ({key})"
@@ -240,12 +177,20 @@ def _machine(alarm: Alarm) -> str:
 def _state(alarm: Alarm, now_ms: int) -> str:
     if alarm["cleared_ms"] is not None:
         return f"over after {age((alarm['cleared_ms'] - alarm['raised_ms']) / 1000)}"
+    if not alarm["suppressed"]:
+        return str(alarm["state"])
+    state = (
+        f"{alarm['state']}, " if alarm["kind"] == "detector" else ""
+    )  # an alarm model has no other while it is shelved
+    return state + _lies(alarm, now_ms)
+
+
+def _lies(alarm: Alarm, now_ms: int) -> str:
+    """How long an alarm is kept away."""
     if alarm["suppressed"] == "out_of_service":
         return "out of service"
-    if alarm["suppressed"]:
-        until_ms = alarm["shelved_until_ms"]
-        return "shelved" if until_ms is None else f"shelved for {age((until_ms - now_ms) / 1000)}"
-    return str(alarm["state"])
+    until_ms = alarm["shelved_until_ms"]
+    return "shelved" if until_ms is None else f"shelved for {age((until_ms - now_ms) / 1000)}"
 
 
 def _reason(alarm: Alarm) -> str:
@@ -273,8 +218,8 @@ def _name(reference: str) -> str:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    alarm = _found(options.server, options.alarm)
-    past = _of_machine(options.server, alarm["key"], alarm["model"])
+    alarm = alarm_named(options.server, options.alarm)
+    past = of_machine(options.server, alarm["key"], alarm["model"])
     before = [each for each in past if each["id"] != alarm["id"] and each["kind"] == alarm["kind"]]
     if options.json:
         print(
@@ -289,12 +234,6 @@ def _explain(options: argparse.Namespace) -> int:
     clock = SystemClock()
     show(*(printable(line) for line in _explained(alarm, before, clock.time_ms())))
     return 0
-
-
-def _of_machine(server: str, machine: str, model: str, limit: int = _MOST) -> list[Alarm]:
-    query = urlencode({"model": model, "limit": limit})
-    found: list[Alarm] = ask(server, "GET", f"/wheeltapper/history/{quote(machine, safe='')}?{query}")["alarms"]
-    return found
 
 
 def _explained(alarm: Alarm, before: list[Alarm], now_ms: int) -> Iterator[str]:
@@ -354,7 +293,7 @@ def _before(before: list[Alarm], now_ms: int) -> str:
 
 
 def _history(options: argparse.Namespace) -> int:
-    alarms = _of_machine(options.server, options.machine, options.model, options.limit)
+    alarms = of_machine(options.server, options.machine, options.model, options.limit)
     if options.json:
         _print_lines(alarms)
         return 0
@@ -374,91 +313,19 @@ def _shelf(options: argparse.Namespace) -> int:
 
 
 def _shelf_table(lying: list[Alarm], now_ms: int) -> Any:
-    twins = _twins(lying)
+    twins = twins_among(lying)
     rows = [
         (
             each["key"],
-            _model(each, twins),
-            each["state"] or "every one",
+            model_of(each, twins),
+            each["state"] or ("every alarm" if each["kind"] == "detector" else ""),
+            _lies(each, now_ms),
             "" if each["shelved_until_ms"] is None else moment(each["shelved_until_ms"]),
-            "out of service"
-            if each["shelved_until_ms"] is None
-            else f"in {age((each['shelved_until_ms'] - now_ms) / 1000)}",
             age((now_ms - each["shelved_ms"]) / 1000),
             each["shelved_by"],
             each["shelved_note"],
         )
         for each in lying
     ]
-    empty = "nothing is shelved or out of service; wheeltapper alarms shelve, or disable, lays an alarm aside"
-    return table_of(("key", "model", "alarm", "until", "comes back", "since", "by", "note"), rows, empty)
-
-
-def _act(options: argparse.Namespace) -> int:
-    body: dict[str, Any] = {"note": options.note, "by": options.by}
-    if options.for_s is not None:
-        body["snooze_s"] = options.for_s
-    if not options.by and not os.environ.get("AWS_ACCESS_KEY_ID"):
-        raise DataError("--as: say who acts")
-    try:
-        path = f"/wheeltapper/alarms/{quote(_found(options.server, options.alarm)['id'])}/{options.operation}"
-    except _UnknownError:
-        model, slash, key = options.alarm.partition("/")
-        if not slash:
-            raise
-        path, body["key"] = f"/wheeltapper/models/{quote(model, safe='')}/{options.operation}", key
-        body["kind"] = getattr(options, "kind", None) or ""
-    answer = ask(options.server, "POST", path, body)
-    if options.json:
-        print(json.dumps(answer))
-        return 0
-    print(printable(f"{answer['model']} {answer['key']}".strip() + f": {_done(options, answer)}"))
-    return 0
-
-
-def _done(options: argparse.Namespace, answer: Alarm) -> str:
-    """What an act has come to."""
-    if options.operation in _TIMED:
-        until_ms = answer["snoozed_until_ms"] if "snoozed_until_ms" in answer else answer["shelved_until_ms"]
-        which = f"{answer['shelved_state'] or 'every alarm'} " if answer.get("kind") == "detector" else ""
-        return f"{which}shelved for {age(options.for_s)}" + ("" if until_ms is None else f", until {moment(until_ms)}")
-    if answer.get("suppressed") == "out_of_service":
-        return "out of service"
-    by = f", acknowledged by {answer['acknowledged_by']}" if answer.get("acknowledged_by") else ""
-    return f"{answer['state']}{by}"
-
-
-def _found(server: str, wanted: str) -> Alarm:
-    """
-    The alarm that is meant: by its id, by either end of it, by its machine, or by model and key.
-
-    Raises:
-        DataError: there is none, or more than one.
-    """
-    alarms: list[Alarm] = ask(server, "GET", f"/wheeltapper/alarms?closed=true&limit={_MOST}")["alarms"]
-    opened = [each for each in alarms if each["cleared_ms"] is None]
-    for among in (opened, alarms):
-        found = [each for each in among if wanted in _names(each)] or [
-            each for each in among if _abbreviates(wanted, each)
-        ]
-        if len(found) == 1 or (found and among is alarms and wanted in _names(found[0])):
-            return found[0]
-        if found:
-            raise DataError(_ambiguous(wanted, found))
-    if len(wanted) == 32:
-        return ask(server, "GET", f"/wheeltapper/alarms/{quote(wanted, safe='')}")
-    raise _UnknownError(f"alarm {wanted}: does not exist; wheeltapper alarms --all lists them")
-
-
-def _names(alarm: Alarm) -> tuple[str, ...]:
-    return alarm["id"], alarm["key"], alarm["alarm"]["thing"], f"{alarm['model']}/{alarm['key']}"
-
-
-def _abbreviates(wanted: str, alarm: Alarm) -> bool:
-    return len(wanted) >= 4 and (alarm["id"].endswith(wanted) or alarm["id"].startswith(wanted))
-
-
-def _ambiguous(wanted: str, found: list[Alarm]) -> str:
-    ids = short_ids([each["id"] for each in found])
-    choice = ", ".join(f"{ids[each['id']]} ({each['kind']} {each['model']}/{each['key']})" for each in found[:5])
-    return f"alarm {wanted}: {len(found)} are meant: {choice}{' …' if len(found) > 5 else ''}; say which"
+    empty = "nothing is shelved or out of service; wheeltapper alarms shelve and disable lay an alarm aside"
+    return table_of(("key", "model", "alarm", "state", "until", "age", "by", "note"), rows, empty)

@@ -4,6 +4,8 @@ import argparse
 import os
 from typing import Any
 
+from wheeltapper.errors import DataError
+
 _DEFAULT_SERVER = "http://127.0.0.1:8600"
 _MOST = 1000
 
@@ -33,6 +35,17 @@ def add_who(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get("USER", ""),
         help="your name (default: $USER); a key's name goes before it",
     )
+
+
+def check_who(options: argparse.Namespace) -> None:
+    """
+    See that somebody acts: a key's owner, or whom the command line names.
+
+    Raises:
+        DataError: nobody.
+    """
+    if not options.by and not os.environ.get("AWS_ACCESS_KEY_ID"):
+        raise DataError("--as: say who acts")
 
 
 def add_limit(parser: argparse.ArgumentParser) -> None:

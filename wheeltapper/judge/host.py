@@ -306,7 +306,7 @@ class Judge:
                 audit = [
                     record
                     for each in again
-                    for record in self._audit(by, "replay", each.model, each.key, each.id, kind="")
+                    for record in self._audit(by, "replay", each.model, each.key, each.id, kind=each.kind)
                 ]
                 ledger.write_audit(connection, audit)
             core.ledger.load(core.journal.connection)

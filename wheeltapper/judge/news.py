@@ -185,7 +185,7 @@ def told_again(record: AlarmRecord, topic: str, now_ms: int) -> Action:
     return Action(
         id=engine.ordered_id(now_ms, "again", record.id), model=record.model, key=record.key, thing=alarm.thing,
         event=alarm.event, type="publish", target=topic_of(topic, alarm.thing), payload=bytes(record.body),
-        time_ms=now_ms,
+        time_ms=now_ms, kind=record.kind,
     )  # fmt: skip
 
 
@@ -205,11 +205,11 @@ def _publish(message: msgspec.Struct, outcome: engine.Outcome, thing: str, topic
     message_id: str = message.message_id  # type: ignore[attr-defined]
     return Action(
         id=message_id, model=outcome.model, key=outcome.key, thing=thing, event=outcome.event, type="publish",
-        target=topic_of(topic, thing), payload=messages.encode(message), time_ms=outcome.time_ms,
+        target=topic_of(topic, thing), payload=messages.encode(message), time_ms=outcome.time_ms, kind=outcome.kind,
     )  # fmt: skip
 
 
-def _external(action: engine.Action, thing: str, hops: int, kind: str) -> Action:
+def _external(action: engine.Action, thing: str, hops: int, kind: Kind) -> Action:
     target = action.parameters.get(_TARGETS.get(action.type, ""))
     if action.type == "iotSiteWise":
         target = action.parameters.get("propertyAlias") or (
@@ -229,6 +229,7 @@ def _external(action: engine.Action, thing: str, hops: int, kind: str) -> Action
         time_ms=action.time_ms,
         parameters=parameters,
         hops=hops + 1 if action.trigger.type == "Message" else 1,
+        kind=kind,
     )
 
 

@@ -177,6 +177,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         payload: what is sent.
         time_ms: the detector's clock when it was emitted.
         hops: how many ``iotEvents`` actions lie behind it.
+        kind: of the model; empty where it is not known, as in what an earlier release wrote.
     """
 
     id: str
@@ -190,6 +191,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     time_ms: int
     parameters: dict[str, Any] = {}
     hops: int = 0
+    kind: Kind | Literal[""] = ""
 
 
 class ActionRecord(msgspec.Struct, frozen=True, kw_only=True):
