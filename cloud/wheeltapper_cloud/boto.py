@@ -6,6 +6,7 @@ from a folder that it searches and redirects by ``AWS_ENDPOINT_URL_IOTEVENTS``. 
 no longer answers, so both are always set.
 """
 
+import configparser
 import os
 import shlex
 from importlib.resources import as_file, files
@@ -25,6 +26,7 @@ VARIABLES = (
     "AWS_ENDPOINT_URL_IOTEVENTS",
     "AWS_ENDPOINT_URL_IOTEVENTS_DATA",
 )
+_REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 
 
 def install(folder: Path | None = None) -> list[Path]:
@@ -77,9 +79,30 @@ def variables(endpoint: str, folder: Path | None = None) -> dict[str, str]:
         others = [part for part in os.environ.get("AWS_DATA_PATH", "").split(os.pathsep) if part]
         path = str(folder.expanduser().absolute())
         found["AWS_DATA_PATH"] = os.pathsep.join([path, *(part for part in others if part != path)])
-    if not any(name in os.environ for name in ("AWS_REGION", "AWS_DEFAULT_REGION")):
-        found["AWS_DEFAULT_REGION"] = "us-east-1"
-    return found | _past_the_proxy(endpoint)
+    return found | _regions() | _past_the_proxy(endpoint)
+
+
+def _regions() -> dict[str, str]:
+    """
+    A region where clients would find none; boto3 reads one variable, other SDKs the other.
+
+    One that a file names is left to it, so that the program's other clients stay where they are.
+    """
+    region = next((os.environ[name] for name in _REGIONS if os.environ.get(name)), "")
+    if not region and not _is_region_in_file():
+        region = "us-east-1"
+    return {name: region for name in _REGIONS if region and not os.environ.get(name)}
+
+
+def _is_region_in_file() -> bool:
+    """Whether the profile in use has a region in AWS's own settings."""
+    profile = os.environ.get("AWS_PROFILE", "default")
+    settings = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        settings.read(Path(os.environ.get("AWS_CONFIG_FILE", "~/.aws/config")).expanduser(), encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError, OSError):
+        return False
+    return any(settings.has_option(section, "region") for section in (profile, f"profile {profile}"))
 
 
 def placeholders(endpoint: str) -> dict[str, str]:

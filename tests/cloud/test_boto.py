@@ -118,6 +118,36 @@ def test_both_spellings_are_always_exported(capsys):
 
 
 @pytest.mark.parametrize(
+    ("present", "file", "wanted"),
+    [
+        ({}, "", {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}),
+        ({"AWS_REGION": "eu-west-1"}, "", {"AWS_DEFAULT_REGION": "eu-west-1"}),
+        ({"AWS_DEFAULT_REGION": "eu-west-1"}, "", {"AWS_REGION": "eu-west-1"}),
+        ({"AWS_REGION": "a", "AWS_DEFAULT_REGION": "b"}, "", {}),
+        ({}, "[default]\nregion = eu-west-1\n", {}),
+        ({"AWS_PROFILE": "plant"}, "[profile plant]\nregion = eu-west-1\n", {}),
+        (
+            {"AWS_PROFILE": "plant"},
+            "[default]\nregion = eu-west-1\n",
+            {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"},
+        ),
+        ({}, "region = eu-west-1", {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}),
+    ],
+)
+def test_a_region_is_named_only_where_clients_would_find_none(tmp_path, monkeypatch, present, file, wanted):
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in present.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "config").write_text(file)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+
+    found = variables("http://127.0.0.1:1")
+
+    assert {name: value for name, value in found.items() if name.endswith("_REGION")} == wanted
+
+
+@pytest.mark.parametrize(
     "endpoint", ["127.0.0.1:8600", "localhost", "http://", "http://h:port", "ftp://h", "http://a b", ""]
 )
 def test_an_endpoint_that_no_client_could_call_is_refused(endpoint, capsys):
