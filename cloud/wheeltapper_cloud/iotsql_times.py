@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+_LONGEST: Final = 256  # of a pattern, and of a text that is to be of it: neighbours in a pattern may share its signs
 _PIECE = re.compile(r"'((?:[^']|'')*)'|([A-Za-z])\2*|[^A-Za-z']")
 _MONTHS: Final = [
     "January",
@@ -120,9 +121,9 @@ def time_to_epoch(text: str, pattern: str) -> int:
     >>> time_to_epoch("2020-04-03 09:45:18 UTC+01:00", "yyyy-MM-dd HH:mm:ss VV")
     1585903518000
     """
-    found = re.fullmatch(_expression(pattern), text)
+    found = re.fullmatch(_expression(pattern), text) if len(text) <= _LONGEST else None
     if found is None:
-        raise ValueError(f"{text!r} is not of the form {pattern!r}")
+        raise ValueError(f"{text[:_LONGEST]!r} is not of the form {pattern!r}")
     read = {name: value for name, value in found.groupdict().items() if value}
     if "y" not in read:
         raise ValueError("names no year")
@@ -147,6 +148,8 @@ def check_pattern(pattern: Any) -> None:
 
 def _pieces(pattern: str, letters: dict[str, Any]) -> list[tuple[str, int, str]]:
     """The letters of a pattern with their number, and between them, the text."""
+    if len(pattern) > _LONGEST:
+        raise ValueError(f"a pattern of more than {_LONGEST} characters")
     pieces: list[tuple[str, int, str]] = []
     place = 0
     for found in _PIECE.finditer(pattern):

@@ -304,6 +304,7 @@ def test_expressions(expression, expected):
         ("time_to_epoch('06/05/24 07:08 PM', 'dd/MM/yy hh:mm a')", 1715022480000),
         ("time_to_epoch('2024-02-30', 'yyyy-MM-dd')", UNDEFINED),
         ("time_to_epoch('soon', 'yyyy-MM-dd')", UNDEFINED),
+        ("time_to_epoch('2024 " + "a" * 300 + "', 'yyyy z')", UNDEFINED),
         # encoded
         ("decode('eyAidGVtcGVyYXR1cmUiOiAzMyB9Cg==', 'base64').temperature", 33),
         ("decode('aGk=', 'base64')", "hi"),
@@ -491,6 +492,7 @@ def test_a_condition_that_has_no_value_does_not_hold():
         ("SELECT regexp_matches(a, '(') FROM 'a'", r"regexp_matches\(\).*'\('"),
         ("SELECT parse_time('yyyy-QQ', 0) FROM 'a'", r"parse_time\(\).*letter Q"),
         ("SELECT time_to_epoch(a, \"yyyy 'x\") FROM 'a'", r"time_to_epoch\(\).*quote"),
+        ("SELECT time_to_epoch(a, 'yyyy" + " " * 300 + "') FROM 'a'", "256 characters"),
         ("SELECT encode(a, 'hex') FROM 'a'", r"encode\(\).*'hex'"),
         ("SELECT transform('flatten', a, b) FROM 'a'", r"transform\(\).*'flatten'"),
         ("SELECT * + 1 FROM 'a'", "FROM"),
