@@ -21,10 +21,12 @@ from wheeltapper.clock import Clock, SystemClock
 from wheeltapper.errors import SettingsError, UnavailableError
 from wheeltapper.transport import Delivery, Transport
 
+_WILDCARDS = frozenset("+#\0")
 _TOPIC_OF = {"ingest": topics.TRIGGER_INGEST, "infer": topics.TRIGGER_INFER}
 # After the first reply, how long to wait for those of other things on the same topic.
 _GRACE_S = 0.5
 _SUBSCRIBED_S = 0.3
+_LONGEST_S = 86_400
 
 
 def register(commands: Commands) -> None:
@@ -141,8 +143,10 @@ def _ask(options: argparse.Namespace) -> int:
     template = options.topic or options.template
     if "{thing}" in template and not options.thing:
         raise SettingsError(f"--thing: the topic {template} needs one")
-    if not options.timeout > 0:
-        raise SettingsError(f"--timeout {options.timeout:g}: must be more than 0 seconds")
+    if not 0 < options.timeout <= _LONGEST_S:
+        raise SettingsError(f"--timeout {options.timeout:g}: must be more than 0 seconds and at most {_LONGEST_S}")
+    if not _WILDCARDS.isdisjoint(template):
+        raise SettingsError(f"--topic {template}: nothing can be published on a topic with + or #; name one thing's")
     try:
         payload = msgspec.json.decode(options.payload, type=dict[str, Any])
     except msgspec.DecodeError as error:

@@ -104,8 +104,11 @@ def test_the_command_asks_over_a_real_broker_and_prints_json(
         (("--thing", "a/b"), "must be 1 to 128"),
         (("--thing", "m", "--timeout", "0"), "--timeout 0"),
         (("--thing", "m", "--timeout", "nan"), "--timeout nan"),
+        (("--thing", "m", "--timeout", "inf"), "at most 86400"),
+        (("--topic", "plant/+/trigger"), "--topic plant/+/trigger"),
+        (("--topic", "plant/#"), "--topic plant/#"),
     ],
-    ids=["no thing", "no object", "no name", "no time", "no number"],
+    ids=["no thing", "no object", "no name", "no time", "no number", "no end", "any thing's", "every topic"],
 )
 def test_wrong_arguments_are_one_line(
     arguments: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]

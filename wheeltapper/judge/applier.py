@@ -179,7 +179,9 @@ class Applier:
         if covering is None or covering.sequence > sequence:
             return False
         why = "out of service" if covering.until_ms is None else "shelved"
-        self.ledger.settle_action(action.id, "delivered", 0, self.now_ms, f"not told: {why} by {covering.by}")
+        self.ledger.settle_action(
+            action.id, "delivered", 0, self.now_ms, f"not told: {why} by {covering.by}".removesuffix(" by ")
+        )
         return True
 
     def apply_command(self, row: Row, command: rows.Command) -> list[Refusal]:
