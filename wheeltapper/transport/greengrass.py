@@ -35,6 +35,8 @@ _CALL_TIMEOUT_S = 5.0
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _PAUSE_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 _REFUSALS = 3
+_SHOWN = 3
+_MOST_FORBIDDEN = 100
 _NEVER = (model.UnauthorizedError, model.InvalidArgumentsError)
 
 Done = Callable[[bool], None]
@@ -334,6 +336,7 @@ class GreengrassTransport:
         self._clock = clock
         self._handlers: dict[str, Handler] = {}
         self._operations: dict[str, Any] = {}
+        self._forbidden: dict[tuple[str, str], None] = {}
         self._failures = 0
         self._pause_until = 0.0
 
@@ -349,10 +352,18 @@ class GreengrassTransport:
 
     @property
     def trouble(self) -> str:
-        """Nothing: where a subscription is refused, ``subscribe`` raises."""
-        return ""
+        forbidden = [f"{what} {topic}" for what, topic in sorted(self._forbidden)]
+        more = f" and {len(forbidden) - _SHOWN} more" if len(forbidden) > _SHOWN else ""
+        return self._not_allowed(", ".join(forbidden[:_SHOWN]) + more) if forbidden else ""
 
     def subscribe(self, topic_filter: str, handler: Handler) -> None:
+        """
+        As the protocol has it, and where there is a connection already:
+
+        Raises:
+            SettingsError: the recipe does not allow it; ``trouble`` says so, too.
+            UnavailableError: the nucleus does not take it.
+        """
         self._handlers[topic_filter] = handler
         if self._nucleus.connected and topic_filter not in self._operations:
             self._subscribe(topic_filter)
@@ -370,12 +381,18 @@ class GreengrassTransport:
         Publish now or never, QoS 0: a nucleus that spools QoS 1 while the link is away refuses this.
 
         Args:
-            done: True when the nucleus has taken it.
+            done: True when the nucleus has taken it; where the recipe does not allow it, ``trouble`` says so.
         """
-        if not self._nucleus.connected:
+
+        def told(error: BaseException | None) -> None:
+            if error is None or isinstance(error, _NEVER):
+                self._note("publishing on", topic, allowed=error is None)
+            done(error is None)
+
+        if not self._nucleus.connected or ("subscribing to", topic) in self._forbidden:
             done(False)
         else:
-            self._send(topic, payload, "0", lambda error: done(error is None))
+            self._send(topic, payload, "0", told)
 
     def resubscribe(self) -> None:
         """
@@ -390,11 +407,12 @@ class GreengrassTransport:
         self.subscribe_all()
 
     def subscribe_all(self) -> None:
-        """Subscribe anew on a fresh connection; see ``resubscribe``."""
+        """Subscribe anew on a fresh connection; see ``resubscribe``. What is not allowed keeps nothing else from coming."""
         self._operations = {}
         self._failures, self._pause_until = 0, 0.0
         for topic_filter in list(self._handlers):
-            self._subscribe(topic_filter)
+            with contextlib.suppress(SettingsError):
+                self._subscribe(topic_filter)
 
     def close(self) -> None:
         self._nucleus.close()
@@ -415,7 +433,9 @@ class GreengrassTransport:
     def _settle(self, topic: str, error: BaseException | None, done: Settled | None) -> None:
         if error is None:
             self._failures, self._pause_until = 0, 0.0
+            self._note("publishing on", topic, allowed=True)
         elif isinstance(error, _NEVER):
+            self._note("publishing on", topic, allowed=False)
             self._refuse(topic, f"the recipe's accessControl does not allow it ({_named(error)})", done)
             return
         else:
@@ -454,12 +474,23 @@ class GreengrassTransport:
         try:
             future.result(_CALL_TIMEOUT_S)
         except _NEVER as error:
-            raise SettingsError(
-                f"greengrass: the recipe's accessControl does not allow subscribing to {topic_filter} ({self._side})"
-            ) from error
+            self._note("subscribing to", topic_filter, allowed=False)
+            raise SettingsError(self._not_allowed(f"subscribing to {topic_filter}")) from error
         except Exception as error:
             raise UnavailableError(f"greengrass: cannot subscribe to {topic_filter}: {_named(error)}") from error
+        self._note("subscribing to", topic_filter, allowed=True)
         self._operations[topic_filter] = operation
+
+    def _note(self, what: str, topic: str, *, allowed: bool) -> None:
+        """Remember what the recipe does not allow, until it does."""
+        if allowed:
+            self._forbidden.pop((what, topic), None)
+        elif (what, topic) not in self._forbidden and len(self._forbidden) < _MOST_FORBIDDEN:
+            self._forbidden[what, topic] = None
+            log.error("%s", self._not_allowed(f"{what} {topic}"))
+
+    def _not_allowed(self, what: str) -> str:
+        return f"greengrass {self._side}: the recipe's accessControl does not allow {what}"
 
     def _deliver_local(self, topic_filter: str, event: Any) -> None:
         message = event.binary_message or event.json_message
