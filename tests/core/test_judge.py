@@ -102,6 +102,21 @@ def test_a_repeat_within_five_minutes_changes_nothing_even_across_a_crash(tmp_pa
     assert bench.judge.detector("Motor", "m1").variables == {"seen": 3}
 
 
+@pytest.mark.parametrize("crashes", [False, True])
+def test_an_input_that_is_made_anew_has_had_no_message(tmp_path, crashes):
+    bench = Bench(tmp_path).with_models()
+    bench.put(10.0, message_id="a", n=1)
+
+    bench.judge.declare_inputs({})
+    bench.judge.declare_inputs({"Reading": ["id", "t", "n"]})
+    if crashes:
+        bench.crash()
+    bench.put(10.0, message_id="a", n=2)
+    bench.put(10.0, message_id="a", n=3)
+
+    assert bench.judge.detector("Motor", "m1").variables == {"seen": 2}
+
+
 def test_repeats_within_one_batch_count_once(tmp_path):
     bench = Bench(tmp_path).with_models()
 

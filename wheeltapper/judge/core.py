@@ -172,6 +172,13 @@ class Core:
             if row.kind == rows.MESSAGES:
                 ids = [(each.input, each.message_id) for each in rows.decode_messages(row.entries) if each.message_id]
                 self._recent.add(ids, row.now_ms)
+            elif row.kind == rows.INPUTS:
+                self._forget_ids(rows.decode_command(row.kind, row.entries))
+
+    def _forget_ids(self, command: rows.Command) -> None:
+        """An input that is made anew after a removal has had no message."""
+        if isinstance(command, rows.Inputs):
+            self._recent.keep(command.inputs)
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
@@ -234,6 +241,7 @@ class Core:
             self.models.check(command.deployment, migrate=command.migrate)
         row = self._append(now_ms, rows.KIND_OF[type(command)], rows.encode_command(command), audit)
         refusals = self.applier.apply_command(row, command)
+        self._forget_ids(command)
         self._tell()
         if isinstance(command, rows.Deploy | rows.Withdraw | rows.Inputs):
             self._checkpoint_all(None if isinstance(command, rows.Inputs) else command)

@@ -1,7 +1,7 @@
 """Message ids of the last minutes, so that a repeat changes nothing."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 
 class RecentIds:
@@ -34,6 +34,11 @@ class RecentIds:
             if name not in times:
                 order.append(name)
             times[name] = now_ms
+
+    def keep(self, inputs: Container[str]) -> None:
+        """Forget the ids of every other input."""
+        self._times = {name: time_ms for name, time_ms in self._times.items() if name[0] in inputs}
+        self._order = deque(name for name in self._order if name in self._times)
 
     def __len__(self) -> int:
         return len(self._times)
