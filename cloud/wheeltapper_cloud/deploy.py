@@ -44,9 +44,10 @@ class Deployer:
         """
         bodies: dict[Kind, list[tuple[str, dict[str, Any]]]] = {"input": [], "detectorModel": [], "alarmModel": []}
         bodies["input"] += [("cloud.toml", _input_body(one)) for one in settings.inputs]
-        server = settings.server
-        parameters = {"AWS::AccountId": server.account, "AWS::Region": server.region, **settings.parameters}
+        parameters = settings.template_parameters()
         unused = {f"{_PARAMETER}{name}" for name in settings.parameters}
+        if any(rule.file is not None for rule in settings.rules):
+            unused = set()  # a rule's template may use them
         for file in settings.models:
             found = _read(file, parameters)
             unused &= {remark.where for remark in found.remarks}

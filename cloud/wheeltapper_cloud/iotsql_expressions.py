@@ -261,10 +261,10 @@ class ExpressionParser(TokenReader, ABC):
         self._reads_payload = star_before or (self._reads_payload and not raw)
         if name in REFUSED or name not in FUNCTIONS:
             raise self._error(f"function {name}() is not supported{REFUSED.get(name, '')}")
+        self._check(name, arguments)
         function, fewest, most = FUNCTIONS[name]
         if not fewest <= len(arguments) <= most:
             raise self._error(f"{name}() takes {fewest if fewest == most else f'{fewest} to {most}'} arguments")
-        self._check(name, arguments)
         if name in _OF_MESSAGE:
             return _OF_MESSAGE[name](*arguments)
         if raw:

@@ -44,23 +44,20 @@ class _Action(msgspec.Struct, rename="camel"):
     batch_mode: bool = False
 
 
-def expand(rules: Sequence[RuleSettings], pseudo_parameters: Mapping[str, str] | None = None) -> list[RuleSettings]:
+def expand(rules: Sequence[RuleSettings], parameters: Mapping[str, str] | None = None) -> list[RuleSettings]:
     """
     The rules, those of a ``file`` in its place.
 
     Args:
         rules: as the settings have them.
-        pseudo_parameters: ``AWS::AccountId`` and others that templates name.
+        parameters: of the templates among the files, and ``AWS::AccountId`` and others that templates name.
 
     Raises:
         SettingsError: a file cannot be read, holds no rule, or one that cannot be taken over; says which and why.
     """
     found: list[RuleSettings] = []
     for settings in rules:
-        if settings.file is None:
-            found.append(settings)
-        else:
-            found += _read(settings, settings.file, {**(pseudo_parameters or {}), **settings.parameters})
+        found += [settings] if settings.file is None else _read(settings, settings.file, parameters or {})
     return found
 
 
@@ -107,7 +104,7 @@ def _document(text: str, where: str) -> Any:
 def _with_place(message: str, where: str) -> str:
     """What is wrong with a file, and in the settings' words where a template's parameter is missing."""
     placed = message if message.startswith(where) else f"{where}: {message}"
-    return placed.replace("pass --parameter ", "put into the rule's parameters ")
+    return placed.replace("pass --parameter ", "put into [parameters] ")
 
 
 def _bodies(document: Any, where: str, parameters: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -171,7 +168,9 @@ def _settings(settings: RuleSettings, where: str, sql: str, body: Any) -> RuleSe
     except msgspec.ValidationError as error:
         raise SettingsError(f"{where}: iotEvents: {error}") from error
     if "${" not in action.input_name and not _INPUT.fullmatch(action.input_name):
-        raise SettingsError(f"{where}: iotEvents: {action.input_name!r} is no input's name; give it by parameters")
+        raise SettingsError(
+            f"{where}: iotEvents: {action.input_name!r} is no input's name; write its name into the file"
+        )
     if action.batch_mode and action.message_id:
         raise SettingsError(f"{where}: iotEvents: with batchMode there is no messageId")
     if action.message_id and "${" not in action.message_id:
@@ -179,7 +178,6 @@ def _settings(settings: RuleSettings, where: str, sql: str, body: Any) -> RuleSe
     return msgspec.structs.replace(
         settings,
         file=None,
-        parameters={},
         sql=sql,
         input=action.input_name,
         batch=action.batch_mode,

@@ -29,7 +29,6 @@ class RuleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         sql: the statement of an AWS IoT topic rule.
         file: a rule as it is kept (``aws iot get-topic-rule``, CloudFormation, Terraform), which says the three above and
             ``batch``; relative to the settings' own folder.
-        parameters: of the file's template, where they have no default or another one is wanted.
         basic_ingest: name under which Basic Ingest reaches the rule, too: on topics ``$aws/rules/NAME/…``.
         payload: dotted path of the object to pass on; empty is the whole payload.
         message_id: path of the id that makes repeats harmless, or a template such as ``${topic(2)}-${seq}``; where the
@@ -44,7 +43,6 @@ class RuleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     filter: str = ""
     sql: str = ""
     file: Path | None = None
-    parameters: dict[str, str] = {}
     basic_ingest: str = ""
     payload: str = ""
     message_id: str = "message_id"
@@ -69,8 +67,6 @@ class Rule:
         where = f"rule for input {settings.input!r}"
         if not settings.input:
             raise SettingsError(f"rule {settings.sql or settings.filter!r}: give the input that it feeds")
-        if settings.parameters:
-            raise SettingsError(f"{where}: parameters are those of a file's template")
         if bool(settings.filter) == bool(settings.sql):
             raise SettingsError(f"{where}: give either filter or sql")
         if not {"/", "+", "#"}.isdisjoint(settings.share + settings.basic_ingest):

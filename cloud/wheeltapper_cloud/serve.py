@@ -176,9 +176,8 @@ class Companion:
 
 
 def _ingest(settings: CloudSettings, transport: Transport, judge: Judge, clock: Clock) -> Ingest:
-    account, region = settings.server.account, settings.server.region
-    rules = expand(settings.rules, {"AWS::AccountId": account, "AWS::Region": region})
-    return Ingest(transport, judge, rules, clock, settings.limits.message_bytes, account)
+    rules = expand(settings.rules, settings.template_parameters())
+    return Ingest(transport, judge, rules, clock, settings.limits.message_bytes, settings.server.account)
 
 
 def serve(settings: CloudSettings, data_dir: Path) -> None:

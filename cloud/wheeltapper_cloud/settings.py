@@ -80,7 +80,8 @@ class CloudSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         inputs: created at start where they are missing, updated where they differ.
         models: files of definitions (API bodies, console exports, CloudFormation), relative to the settings' own folder;
             created at start where they are missing, updated where they differ.
-        parameters: values for the parameters of those that are templates; the account and the region are the server's.
+        parameters: values for the parameters of templates, of models and of rules; the account and the region are the
+            server's.
         migrate: a changed model keeps its detectors' states, variables and timers instead of resetting them.
         rules: which topics feed which input.
         actions: where actions and notifications go.
@@ -98,6 +99,10 @@ class CloudSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     migrate: bool = False
     rules: list[RuleSettings] = []
     actions: ActionSettings = ActionSettings()
+
+    def template_parameters(self) -> dict[str, str]:
+        """What a template's parameters are, and those that CloudFormation knows by itself."""
+        return {"AWS::AccountId": self.server.account, "AWS::Region": self.server.region, **self.parameters}
 
 
 def default_data_dir() -> Path:

@@ -494,6 +494,10 @@ def test_a_condition_that_has_no_value_does_not_hold():
         ("SELECT time_to_epoch(a, \"yyyy 'x\") FROM 'a'", r"time_to_epoch\(\).*quote"),
         ("SELECT time_to_epoch(a, 'yyyy" + " " * 300 + "') FROM 'a'", "256 characters"),
         ("SELECT encode(a, 'hex') FROM 'a'", r"encode\(\).*'hex'"),
+        (
+            "SELECT VALUE decode(*, 'proto', 'bucket', 'a.desc', 'a', 'A') FROM 'a'",
+            r"decode\(\).*'proto': only 'base64'",
+        ),
         ("SELECT transform('flatten', a, b) FROM 'a'", r"transform\(\).*'flatten'"),
         ("SELECT * + 1 FROM 'a'", "FROM"),
         ("SELECT 1" + " + 1" * 2000 + " FROM 'a'", "operators"),

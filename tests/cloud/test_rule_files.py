@@ -209,11 +209,13 @@ def test_the_language_of_terraform_itself_is_refused(tmp_path):
 
 
 def test_a_template_is_filled_in_from_the_settings_and_the_account(tmp_path):
-    document = TEMPLATE.replace("'${Plant}/+/data'", "'${AWS::AccountId}/${Plant}/+'")
-    path = tmp_path / "rule.yaml"
-    path.write_text(document)
+    (tmp_path / "rule.yaml").write_text(TEMPLATE.replace("'${Plant}/+/data'", "'${AWS::AccountId}/${Plant}/+'"))
+    (tmp_path / "cloud.toml").write_text(
+        '[parameters]\nPlant = "north"\n[server]\naccount = "111122223333"\n[[rules]]\nfile = "rule.yaml"\n'
+    )
+    settings = load(tmp_path / "cloud.toml")
 
-    (found,) = expand([RuleSettings(file=path, parameters={"Plant": "north"})], {"AWS::AccountId": "111122223333"})
+    (found,) = expand(settings.rules, settings.template_parameters())
 
     assert Rule(found).filters == ["111122223333/north/+"]
 
@@ -253,7 +255,7 @@ def test_a_disabled_rule_feeds_nothing(tmp_path):
         ({**PAYLOAD, "actions": [{"iotEvents": {}}]}, {}, "inputName"),
         ({**PAYLOAD, "actions": [{"iotEvents": {"inputName": "pump-1"}}]}, {}, "'pump-1' is no input's name"),
         (TEMPLATE.replace("!Ref PumpInput", "!ImportValue Pumps"), {}, "Fn::ImportValue.*is no input's name"),
-        (TEMPLATE.replace(", Default: dt", ""), {}, "'Plant' has no default; put into the rule's parameters Plant="),
+        (TEMPLATE.replace(", Default: dt", ""), {}, r"'Plant' has no default; put into \[parameters\] Plant="),
         ('{"sql": "SELECT * FROM \'a\'"} {', {}, "not JSON"),
         ({**PAYLOAD, "actions": [{"iotEvents": {**ACTION["iotEvents"], "batchMode": True}}]}, {}, "batchMode"),
         ({**PAYLOAD, "awsIotSqlVersion": "2030-01-01"}, {}, "2030-01-01"),

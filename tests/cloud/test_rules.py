@@ -74,7 +74,6 @@ def test_a_filter_covers_what_passes_nothing_else():
         ({"input": "I", "filter": "a", "share": "a/b"}, "share"),
         ({"input": "I", "filter": "a", "basic_ingest": "#"}, "basic_ingest"),
         ({"input": "I", "filter": "a", "message_id": "${topic(2)"}, "template"),
-        ({"input": "I", "filter": "a", "parameters": {"Plant": "dt"}}, "parameters are those of a file's template"),
     ],
 )
 def test_a_rule_that_cannot_work_is_refused_by_name(rule, named):
