@@ -117,7 +117,7 @@ class Inference:
         self._timeline = Timeline(settings.order)
         self._pacing = Pacing(clock)
         self._seen = SeenIds(settings.order.remember)
-        self._buffer: OrderBuffer[tuple[Item, Delivery]] = OrderBuffer(settings.order.hold_ms)
+        self._buffer: OrderBuffer[tuple[Item, Delivery]] = OrderBuffer(settings.order.hold_ms, settings.order.late_ms)
         self._held: set[str] = set()
         self._unkept = ""
         outbox = links.first.outbox

@@ -30,6 +30,8 @@ _DIGITS = 19  # as many fit into 64 bits with their sign
 # A string, which stands as it is, or what programs print for a value that is no number.
 _NO_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*+"?|[-+]?\b(?:nan|inf(?:inity)?)\b', re.IGNORECASE | re.DOTALL)
 
+_Place = tuple[int, int, int]
+
 _strict = msgspec.json.Decoder().decode
 
 
@@ -259,36 +261,59 @@ def _page_name(slot: int) -> str:
     return f"seen/{slot}"
 
 
+class _Waiting(Generic[T]):
+    """One thing's readings, by the clock that they were taken by, then by its time, then by arrival."""
+
+    def __init__(self) -> None:
+        self.heap: list[tuple[_Place, T]] = []
+        self.clock = 0
+        self.newest_ms = 0
+
+
 class OrderBuffer(Generic[T]):
     """
     Holds readings for a moment and gives each thing's in order of time.
 
     Args:
         hold_ms: how long a reading waits for earlier ones; with 0 only what is pushed together is put in order.
+        late_ms: one that is older than the newest by more than this, and by more than is held, was taken after the thing's
+            clock was set back, and comes after what was taken before that.
     """
 
-    def __init__(self, hold_ms: int) -> None:
+    def __init__(self, hold_ms: int, late_ms: int = 60_000) -> None:
         self._hold_ms = hold_ms
-        self._waiting: dict[str, list[tuple[int, int, T]]] = {}
-        self._arrivals: deque[tuple[int, str, int, int]] = deque()
+        self._set_back_ms = max(hold_ms, late_ms)
+        self._waiting: dict[str, _Waiting[T]] = {}
+        self._arrivals: deque[tuple[int, str, _Place]] = deque()
         self._number = count()
 
     def push(self, reading: Reading, item: T, now_ms: int) -> None:
         """Take a reading, and what belongs to it, that arrived now."""
-        number = next(self._number)
-        heapq.heappush(self._waiting.setdefault(reading.thing, []), (reading.time_ms, number, item))
-        self._arrivals.append((now_ms + self._hold_ms, reading.thing, reading.time_ms, number))
+        time_ms = reading.time_ms
+        waiting = self._waiting.get(reading.thing)
+        if waiting is None:
+            waiting = self._waiting[reading.thing] = _Waiting()
+            waiting.newest_ms = time_ms
+        elif time_ms < waiting.newest_ms - self._set_back_ms:
+            waiting.clock += 1
+            waiting.newest_ms = time_ms
+        waiting.newest_ms = max(waiting.newest_ms, time_ms)
+        place = (waiting.clock, time_ms, next(self._number))
+        heapq.heappush(waiting.heap, (place, item))
+        self._arrivals.append((now_ms + self._hold_ms, reading.thing, place))
 
     def pop(self, now_ms: int) -> list[T]:
         """What has waited long enough, with everything of the same thing that was taken before it."""
         ready: list[T] = []
         while self._arrivals and self._arrivals[0][0] <= now_ms:
-            _due, thing, time_ms, number = self._arrivals.popleft()
-            heap = self._waiting.get(thing, [])
-            while heap and heap[0][:2] <= (time_ms, number):
-                ready.append(heapq.heappop(heap)[2])
-            if not heap:
-                self._waiting.pop(thing, None)
+            _due, thing, place = self._arrivals.popleft()
+            waiting = self._waiting.get(thing)
+            if waiting is None:
+                continue
+            while waiting.heap and waiting.heap[0][0] <= place:
+                ready.append(heapq.heappop(waiting.heap)[1])
+            if not waiting.heap:
+                del self._waiting[thing]
         return ready
 
     def due_ms(self) -> int | None:

@@ -209,6 +209,22 @@ def test_readings_that_wait_together_are_scored_in_the_order_in_which_they_were_
     assert gateway.scored() == ["m1", "m2", "m3"]
 
 
+@pytest.mark.parametrize("together", [True, False], ids=["a backlog", "one by one"])
+def test_readings_by_a_clock_that_was_set_come_in_the_order_in_which_they_arrive(make: Make, together: bool) -> None:
+    gateway = make()
+    year_ms = 31_536_000_000
+
+    for number in range(24):
+        off_ms = (0, year_ms, 0, -year_ms)[number // 6]
+        gateway.send(number, time_ms=2 * year_ms + off_ms + 1_000 * number)
+        if not together:
+            gateway.run()
+    gateway.run()
+
+    assert gateway.scored() == [f"m{number}" for number in range(24) if number not in (0, 12, 18)]
+    assert gateway.inference.counts.restarts == 2
+
+
 def test_with_a_hold_time_a_reading_waits_for_earlier_ones(make: Make) -> None:
     gateway = make(order=OrderSettings(hold_ms=500), max_batch=1)
 
