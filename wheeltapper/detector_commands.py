@@ -31,7 +31,7 @@ def register(commands: Commands) -> None:
     simulate.add_argument(
         "--messages",
         metavar="FILE",
-        help="JSON Lines: inputName, timestamp (ms), payload, messageId; - for standard input",
+        help="JSON Lines: inputName, timestamp (ms), payload, messageId; or a batch-put-message body; - for standard input",
     )
     simulate.add_argument("--name", help="which model, where the file holds several")
     simulate.add_argument(

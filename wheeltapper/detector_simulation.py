@@ -1,6 +1,8 @@
 """What ``wheeltapper detector eval`` and ``simulate`` read and print."""
 
 import argparse
+import base64
+import binascii
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -27,6 +29,21 @@ class MessageLine(msgspec.Struct, rename="camel"):
     payload: dict[str, Any]
     timestamp: float
     message_id: str = ""
+
+
+class BatchMessage(msgspec.Struct, rename="camel"):
+    """A message as BatchPutMessage takes it; the AWS CLI takes payloads as JSON or as base64."""
+
+    input_name: str
+    payload: str | dict[str, Any]
+    message_id: str = ""
+    timestamp: dict[str, int] | None = None
+
+
+class BatchBody(msgspec.Struct):
+    """What people keep to send by ``aws iotevents-data batch-put-message --cli-input-json``."""
+
+    messages: list[BatchMessage]
 
 
 # What a request of another form than the described one makes the answering trip over.
@@ -117,6 +134,7 @@ def _read_one_model(path: Path, name: str | None) -> dict[str, Any]:
 
 def _read_messages(name: str) -> Iterator[tuple[float, Message]]:
     decoder = msgspec.json.Decoder(MessageLine)
+    is_first = True
     try:
         with sys.stdin.buffer if name == "-" else Path(name).open("rb") as file:
             for number, line in enumerate(file, start=1):
@@ -125,11 +143,47 @@ def _read_messages(name: str) -> Iterator[tuple[float, Message]]:
                 try:
                     given = decoder.decode(line)
                 except msgspec.DecodeError as error:
-                    raise DataError(f"{name}, line {number}: {error}") from error
+                    batch = _batch_in(line + file.read()) if is_first else None
+                    if batch is None:
+                        raise DataError(f"{name}, line {number}: {error}") from error
+                    yield from _batch_messages(batch, name)
+                    return
+                is_first = False
                 time_ms = int(given.timestamp)
                 yield time_ms / 1000.0, Message(given.input_name, given.payload, given.message_id, time_ms)
     except OSError as error:
         raise SettingsError(f"{name}: cannot be read: {error}") from error
+
+
+def _batch_in(text: bytes) -> BatchBody | None:
+    try:
+        return msgspec.json.decode(text, type=BatchBody)
+    except msgspec.DecodeError:
+        return None
+
+
+def _batch_messages(batch: BatchBody, name: str) -> Iterator[tuple[float, Message]]:
+    """The messages of a batch; one without a time comes a second after the one before."""
+    time_ms = -1000
+    for number, given in enumerate(batch.messages, start=1):
+        time_ms = (given.timestamp or {}).get("timeInMillis", time_ms + 1000)
+        try:
+            payload = given.payload if isinstance(given.payload, dict) else _payload_of(given.payload)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise DataError(f"{name}, message {number}: payload is not a JSON object: {error}") from error
+        yield time_ms / 1000.0, Message(given.input_name, payload, given.message_id, time_ms)
+
+
+def _payload_of(text: str) -> dict[str, Any]:
+    """
+    >>> _payload_of('{"v": 1}'), _payload_of("eyJ2IjogMX0=")
+    ({'v': 1}, {'v': 1})
+    """
+    try:
+        decoded: str | bytes = base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        decoded = text
+    return msgspec.json.decode(decoded, type=dict[str, Any])
 
 
 def _passes(

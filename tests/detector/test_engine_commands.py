@@ -1,5 +1,6 @@
 """``wheeltapper detector eval`` and ``simulate`` as people and programs call them."""
 
+import base64
 import io
 import json
 import sys
@@ -146,6 +147,35 @@ def test_simulate_prints_json_lines(files: tuple[str, str], capsys: pytest.Captu
         (False, "Offline", 305_000),
     ]
     assert passes[-1]["trace"]["variables"] == {"n": 1}
+
+
+def test_simulate_runs_what_was_kept_to_be_sent_by_the_aws_cli(files, tmp_path, capsys):
+    model, messages = files
+    lines = [json.loads(line) for line in Path(messages).read_text().splitlines()]
+    texts = [json.dumps(line["payload"]) for line in lines]
+    forms = [texts, [base64.encodebytes(text.encode()).decode() for text in texts], [line["payload"] for line in lines]]
+    printed = []
+    for payloads in forms:
+        batch = [
+            {"messageId": str(number), "inputName": line["inputName"], "payload": payload}
+            for number, (line, payload) in enumerate(zip(lines, payloads, strict=True))
+        ]
+        kept = tmp_path / "batch.json"
+        kept.write_text(json.dumps({"messages": batch}, indent=2))
+
+        assert main(["detector", "simulate", model, "--messages", str(kept)]) == 0
+        printed.append(capsys.readouterr().out)
+
+    assert printed[0] == printed[1] == printed[2]
+    assert "  1.000 " in printed[0]
+
+
+def test_a_batch_whose_payload_is_no_object_is_refused_by_its_number(files, tmp_path, capsys):
+    kept = tmp_path / "batch.json"
+    kept.write_text(json.dumps({"messages": [{"inputName": "Pump", "payload": "1"}]}))
+
+    assert main(["detector", "simulate", files[0], "--messages", str(kept)]) == 1
+    assert "batch.json, message 1: payload is not a JSON object" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
