@@ -5,7 +5,10 @@ import logging
 
 import pytest
 
+from tests.companion import serving
+from tests.loopback import wait_until
 from wheeltapper.errors import SettingsError
+from wheeltapper.transport.memory import MemoryBroker
 from wheeltapper_cloud.rule_files import expand
 from wheeltapper_cloud.rules import Rule, RuleSettings
 from wheeltapper_cloud.settings import load
@@ -97,6 +100,10 @@ SYNTHESISED = {
     },
     "Conditions": {"CDKMetadataAvailable": {"Fn::Or": [{"Fn::Equals": [{"Ref": "AWS::Region"}, "eu-west-1"]}]}},
     "Rules": {"CheckBootstrapVersion": {"Assertions": []}},
+}
+SEEN = {
+    "StateName": "On",
+    "OnInput": {"Events": [{"EventName": "seen", "Condition": "$input.Pump.account != 'nobody'"}]},
 }
 AS_YAML = """
 rule:
@@ -218,6 +225,47 @@ def test_a_template_is_filled_in_from_the_settings_and_the_account(tmp_path):
     (found,) = expand(settings.rules, settings.template_parameters())
 
     assert Rule(found).filters == ["111122223333/north/+"]
+
+
+def test_one_template_holds_the_inputs_the_models_and_the_rules_of_a_plant(tmp_path, caplog):
+    payload = {
+        "Sql": {"Fn::Sub": "SELECT *, accountid() AS account FROM '${Plant}/+'"},
+        "Actions": [{"IotEvents": {"InputName": {"Ref": "In"}, "RoleArn": "arn:aws:iam::1:role/r"}}],
+    }
+    template = {
+        "Parameters": {"Plant": {"Type": "String"}},
+        "Resources": {
+            "In": {
+                "Type": "AWS::IoTEvents::Input",
+                "Properties": {"InputName": "Pump", "InputDefinition": {"Attributes": [{"JsonPath": "account"}]}},
+            },
+            "Model": {
+                "Type": "AWS::IoTEvents::DetectorModel",
+                "Properties": {
+                    "DetectorModelName": "pumps",
+                    "Key": "account",
+                    "RoleArn": "arn:aws:iam::1:role/r",
+                    "DetectorModelDefinition": {"InitialStateName": "On", "States": [SEEN]},
+                },
+            },
+            "Rule": {"Type": "AWS::IoT::TopicRule", "Properties": {"TopicRulePayload": payload}},
+        },
+    }
+    (tmp_path / "plant.json").write_text(json.dumps(template))
+    (tmp_path / "cloud.toml").write_text(
+        'models = ["plant.json"]\n[parameters]\nPlant = "north"\n[server]\naccount = "111122223333"\n'
+        '[[rules]]\nfile = "plant.json"\n'
+    )
+    broker = MemoryBroker()
+    with serving(tmp_path / "data", load(tmp_path / "cloud.toml"), transport=broker.transport()) as cloud:
+        publisher = broker.transport()
+        publisher.start()
+        publisher.publish("north/p1", b"{}")
+        wait_until(
+            lambda: broker.deliver() == 0 and cloud.companion.judge.detector("pumps", "111122223333") is not None
+        )
+
+    assert "Parameters.Plant" not in caplog.text
 
 
 def test_an_id_without_a_template_is_looked_for_in_the_message(tmp_path, caplog):
