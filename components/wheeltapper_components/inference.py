@@ -346,7 +346,7 @@ class Inference:
             seat = self._seat_for(item.reading)
             if seat is None:
                 continue
-            verdict = self._timeline.place(item.reading.thing, item.reading.time_ms)
+            verdict = self._timeline.place(item.reading.thing, item.reading.time_ms, timed=item.timed)
             if verdict is Verdict.LATE:
                 self.counts.late += 1
                 continue

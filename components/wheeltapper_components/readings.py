@@ -130,16 +130,20 @@ class Timeline:
         self._settings = settings
         self._newest: OrderedDict[str, int] = OrderedDict()
 
-    def place(self, thing: str, time_ms: int) -> Verdict:
+    def place(self, thing: str, time_ms: int, *, timed: bool = True) -> Verdict:
         """
         Say what a reading of this time is, and move the thing's newest time where it is to be scored.
+
+        Args:
+            timed: the thing says so; else it is when the reading arrived here, and none comes before those that came before.
 
         >>> line = Timeline(OrderSettings(late_ms=1_000, gap_ms=60_000))
         >>> [line.place("m", ms).name for ms in (5_000, 5_000, 4_500, 6_000, 100_000, 6_100)]
         ['SCORE', 'SCORE', 'LATE', 'SCORE', 'RESTART', 'RESTART']
         """
         newest = self._newest.get(thing)
-        verdict = Verdict.SCORE if newest is None else self._compare(time_ms - newest)
+        step_ms = 0 if newest is None else time_ms - newest
+        verdict = self._compare(step_ms if timed else max(step_ms, 0))
         if verdict is not Verdict.LATE:
             self._newest[thing] = time_ms
         self._newest.move_to_end(thing)

@@ -413,6 +413,21 @@ def test_a_time_beyond_all_numbers_is_dropped_and_acknowledged(make: Make) -> No
     assert gateway._local_client.unacknowledged == 0
 
 
+@pytest.mark.parametrize("back_s", [30, 3600])
+def test_readings_without_a_time_are_scored_on_while_the_gateways_clock_is_set_back(make: Make, back_s: int) -> None:
+    gateway = make()
+
+    for number in range(20):
+        if number == 10:
+            gateway.clock.set_time_ms(gateway.clock.time_ms() - 1_000 * back_s)
+        gateway.send_raw(b'{"TT01": 50.0, "TT02": 1.0}')
+        gateway.run()
+        gateway.clock.advance(1.0)
+
+    assert gateway.inference.counts.predictions == 19
+    assert (gateway.inference.counts.late, gateway.inference.counts.restarts) == (0, 0)
+
+
 def test_a_reading_without_an_id_is_never_taken_for_a_repeat(make: Make) -> None:
     gateway = make()
 
