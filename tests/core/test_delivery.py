@@ -266,6 +266,27 @@ def test_a_target_that_hangs_delays_no_other(running, threads):
     assert len(slow.seen) == len(set(slow.seen)) == 20
 
 
+def test_many_targets_that_hang_delay_no_other(running):
+    class Hanging(Scripted):
+        def execute(self, wanted, settled):
+            self.seen.append(wanted.id)
+            released.wait(90)
+            settled(Result("delivered"))
+
+    released, judge = threading.Event(), Judged()
+    slow, quick = [Hanging(None) for _ in range(5)], Scripted(Result("delivered"))
+    delivery = running(lambda wanted: slow[int(wanted.type)] if wanted.type.isdigit() else quick, judge)
+
+    delivery.take([action(number, str(kind)) for number in range(10) for kind in range(5)])
+    wait_until(lambda: all(len(one.seen) == 4 for one in slow))
+    delivery.take([action(number) for number in range(3)])
+    wait_until(lambda: len(quick.seen) == 3)
+    released.set()
+    wait_until(lambda: delivery.waiting == 0)
+
+    assert [len(set(one.seen)) for one in slow] == [10] * 5
+
+
 def persistent(bench, executor, **settings):
     delivery = Delivery(
         lambda wanted: None if wanted.type == "publish" else executor,

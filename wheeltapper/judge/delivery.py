@@ -77,7 +77,7 @@ NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     Attributes:
-        threads: how many actions whose executors block are tried side by side; one executor has at most half of them.
+        threads: half as many actions are tried side by side by each executor that blocks, whatever becomes of the others'.
         attempts: how often before an action is parked.
         first_delay_s, longest_delay_s: pauses double between these, with jitter.
         memory: actions held in memory, and as many pieces of news; more wait on disk.
@@ -100,7 +100,7 @@ class _Held(msgspec.Struct, gc=False):
 
 
 class _Lane(msgspec.Struct):
-    """One blocking executor's share of the threads, so that a target that hangs delays no other."""
+    """One blocking executor's own threads, so that targets that hang delay no other."""
 
     busy: int = 0
     waiting: deque[_Held] = msgspec.field(default_factory=deque)
@@ -143,7 +143,8 @@ class Delivery:
         self._numbers = itertools.count()
         self._wake = threading.Condition()
         self._stop = False
-        self._threads: list[threading.Thread] = []
+        self._thread: threading.Thread | None = None
+        self._lane_threads: set[threading.Thread] = set()
 
     def attach(self, judge: Judge) -> None:
         """Say whom to tell; before the judge starts."""
@@ -151,10 +152,8 @@ class Delivery:
 
     def start(self) -> None:
         """Begin to work on the actions whose executors block, and on what is tried again."""
-        for number in range(self._settings.threads):
-            thread = threading.Thread(target=self._work, name=f"delivery-{number}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        self._thread = threading.Thread(target=self._work, name="delivery", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
         """Stop; what is not settled stays pending on disk."""
@@ -162,7 +161,11 @@ class Delivery:
             self._stop = True
             self._wake.notify_all()
         until = self._clock.monotonic() + _CLOSING_S
-        for thread in self._threads:
+        if self._thread is not None:
+            self._thread.join(_CLOSING_S)
+        with self._wake:
+            lanes = list(self._lane_threads)
+        for thread in lanes:
             thread.join(timeout=max(until - self._clock.monotonic(), 0.0))
 
     def take(self, actions: Iterable[Action]) -> None:
@@ -270,10 +273,27 @@ class Delivery:
             self._execute(held, executor)
             return
         turn = self._enter(held, executor)
+        if turn is not None and self._thread is None:
+            self._work_off(turn, executor)
+        elif turn is not None:
+            thread = threading.Thread(target=self._work_off, args=(turn, executor), name="delivery-lane", daemon=True)
+            with self._wake:
+                self._lane_threads.add(thread)
+            thread.start()
+
+    def _work_off(self, first: _Held, executor: Executor) -> None:
+        """Try an action, and then what waits in its executor's lane."""
+        turn: _Held | None = first
         while turn is not None:
-            self._note(turn, turn.attempts + 1)
-            self._execute(turn, executor)
+            try:
+                self._note(turn, turn.attempts + 1)
+                self._execute(turn, executor)
+            except Exception:
+                log.exception("delivery: failed; going on")
+                self._schedule([turn], self._clock.monotonic() + _PAUSE_S)
             turn = self._leave(executor)
+        with self._wake:
+            self._lane_threads.discard(threading.current_thread())
 
     def _enter(self, held: _Held, executor: Executor) -> _Held | None:
         """The action, where the executor's lane has a place; where it is full, whoever is in it takes the action along."""
