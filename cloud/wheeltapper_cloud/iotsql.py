@@ -19,7 +19,8 @@ from wheeltapper_cloud.iotsql_values import MOST_GROWTH, UNDEFINED, TooMuchWorkE
 __all__ = ["Context", "Expression", "Select", "parse_statement", "parse_template"]
 
 _HOLE = re.compile(r"""\$\{((?:[^{}'"]|'[^']*'|"[^"]*")*)\}""")
-_LONGEST_NAME = 65
+_LONGEST_NAME = 65  # of a variable, with the sign before it
+_MOST_VARIABLES = 10
 
 
 class Select(NamedTuple):
@@ -166,6 +167,8 @@ class _StatementParser(SelectParser):
                 )
             if name in self._variables:
                 raise self._error(f"{name} is set twice")
+            if len(definitions) == _MOST_VARIABLES:
+                raise self._error(f"SET sets more than {_MOST_VARIABLES} variables, which is AWS's limit")
             self._place += 1
             self._expect_sign("=")
             definitions.append(self._whole())

@@ -431,6 +431,8 @@ def test_a_payload_that_is_not_json_can_be_encoded():
 
     assert rule.any_bytes
     assert rule.project(Context(UNDEFINED, "a", 0, raw=b"\xff\x00")) == {"data": "/wA=", "line": "a"}
+    assert parse_statement("SET @p = encode(*, 'base64') SELECT @p AS data FROM 'a'").any_bytes
+    assert not parse_statement("SET @p = b SELECT encode(*, 'base64') AS data FROM 'a'").any_bytes
     assert not parse_statement("SELECT encode(*, 'base64') AS data FROM 'a' WHERE b = 1").any_bytes
     assert not parse_statement("SELECT * FROM 'a'").any_bytes
 
@@ -472,6 +474,7 @@ def test_a_condition_that_has_no_value_does_not_hold():
         ("SET @x = 1, @x = 2 SELECT @x FROM 'a'", "@x is set twice"),
         ("SET x = 1 SELECT x FROM 'a'", "SET must name a variable"),
         ("SET @" + "x" * 65 + " = 1 SELECT * FROM 'a'", "64 characters"),
+        ("SET @a=1,@b=1,@c=1,@d=1,@e=1,@f=1,@g=1,@h=1,@i=1,@j=1,@k=1 SELECT * FROM 'a'", "more than 10 variables"),
         ("SET @x = 1 SET @y = 2 SELECT @x FROM 'a'", "SELECT expected before 'SET'"),
         ("SELECT * FROM 'dt/${plant}/+'", r"FROM takes no \$\{"),
         ("SELECT * FROM 'a' WHERE b NOT IN (1, 2)", "NOT is not supported here"),
