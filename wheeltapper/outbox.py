@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 # So long may removals wait for company, to share a flush of the disk; a crash before that sends again what was acknowledged.
 _LINGER_S = 0.1
 
+# A clock that moves by more against the monotonic one was set: what waits has not aged by that.
+_SET_MS = 60_000
+
 # The log of changes is worked in after so many pages, so that on a small or filling disk it does not take the room itself.
 _LOG_PAGES = 256
 
@@ -106,6 +109,8 @@ class Outbox:
         self._bytes = 0
         self._count = self._counted = 0
         self._close_lock = threading.Lock()
+        self._offset_ms = self._clock_offset_ms()
+        self._ageless_until = float("-inf")
         self._version = 0
         self.dropped = 0
         self.refused = 0
@@ -356,8 +361,18 @@ class Outbox:
             self.dropped += self._delete(table, "id <= ?", last)
         return True
 
+    def _clock_offset_ms(self) -> float:
+        return self._clock.time_ms() - self._clock.monotonic() * 1000.0
+
     def _expire(self) -> None:
-        if self._max_age_s is not None:
+        """Drop what is too old; for as long after the clock was set forward, nobody knows what is."""
+        if self._max_age_s is None:
+            return
+        moved_ms = self._clock_offset_ms() - self._offset_ms
+        self._offset_ms += moved_ms
+        if moved_ms > _SET_MS:
+            self._ageless_until = self._clock.monotonic() + self._max_age_s
+        if self._clock.monotonic() >= self._ageless_until:
             oldest = self._clock.time_ms() - int(self._max_age_s * 1000)
             self.dropped += self._delete("entry", _EXPIRED.format("entry"), oldest)
             self.dropped += self._delete("refused", _EXPIRED.format("refused"), oldest)
