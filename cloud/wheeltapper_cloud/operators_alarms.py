@@ -313,11 +313,11 @@ def _shelf(options: argparse.Namespace) -> int:
 
 
 def _shelf_table(lying: list[Alarm], now_ms: int) -> Any:
-    twins = twins_among(lying)
     rows = [
         (
             each["key"],
-            model_of(each, twins),
+            each["kind"],
+            each["model"],
             each["state"] or ("every alarm" if each["kind"] == "detector" else ""),
             _lies(each, now_ms),
             "" if each["shelved_until_ms"] is None else moment(each["shelved_until_ms"]),
@@ -328,4 +328,4 @@ def _shelf_table(lying: list[Alarm], now_ms: int) -> Any:
         for each in lying
     ]
     empty = "nothing is shelved or out of service; wheeltapper alarms shelve and disable lay an alarm aside"
-    return table_of(("key", "model", "alarm", "state", "until", "age", "by", "note"), rows, empty)
+    return table_of(("key", "kind", "model", "alarm", "state", "until", "age", "by", "note"), rows, empty)
