@@ -1,5 +1,6 @@
 """MQTT transports, the bulk one above all, against a broker that does what it is told."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -7,8 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.loopback import wait_until
 from wheeltapper.errors import UnavailableError
-from wheeltapper.transport import Delivery, Transport
+from wheeltapper.transport import Delivery, Transport, mqtt_link
 from wheeltapper.transport import mqtt_packets as packets
 from wheeltapper.transport.bulk import BulkTransport
 from wheeltapper.transport.settings import BrokerSettings, Client, open_transport
@@ -24,7 +26,7 @@ class ScriptedBroker:
 
     def accept(self) -> "Peer":
         connection = self._listener.accept()[0]
-        connection.settimeout(20)
+        connection.settimeout(90)
         peer = Peer(connection)
         assert peer.next()[0] == 0x10
         connection.sendall(self._connack)
@@ -61,7 +63,7 @@ def started(broker: ScriptedBroker, transport: Transport) -> Peer:
     starting = threading.Thread(target=transport.start)
     starting.start()
     peer = broker.accept()
-    starting.join(20)
+    starting.join(90)
     return peer
 
 
@@ -118,6 +120,32 @@ def test_what_is_not_acknowledged_when_the_connection_ends_has_failed(broker: Sc
         time.sleep(0.01)
 
     assert outcomes == [True, False]
+    transport.close()
+
+
+def test_a_message_that_the_broker_never_acknowledges_although_it_answers_is_given_up(
+    broker: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mqtt_link, "_PATIENCE_S", 0.5)
+    outcomes: list[bool] = []
+    transport = transport_to(broker, keep_alive_s=60)
+    peer = started(broker, transport)
+    transport.publish("a", b"1", outcomes.append)
+
+    def answer() -> None:
+        with contextlib.suppress(OSError, AssertionError):
+            while not outcomes:
+                peer.connection.sendall(b"\xd0\x00" if peer.next()[0] == 0xC0 else b"")
+
+    threading.Thread(target=answer, daemon=True).start()
+    with contextlib.suppress(OSError):  # it hangs up
+        while not outcomes:
+            peer.connection.sendall(packets.publish("b", b"", 7))
+            time.sleep(0.05)
+    wait_until(lambda: bool(outcomes))
+
+    assert outcomes == [False]
+    broker.accept()
     transport.close()
 
 

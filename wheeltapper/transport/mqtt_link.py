@@ -7,6 +7,7 @@ gathers meanwhile. So a thousand acknowledgements cost one system call, and nobo
 
 import contextlib
 import logging
+import math
 import select
 import socket
 import ssl
@@ -25,6 +26,8 @@ _PACKETS_AT_ONCE: Final = 4096
 _IN_FLIGHT: Final = 65_000
 _SUBSCRIPTION: Final = 65_001
 _SUBSCRIPTIONS: Final = 500
+# A broker that has answered what was sent so long after a message, and not that, never will.
+_PATIENCE_S = 60.0
 _REFUSALS = {
     1: "protocol version",
     2: "client id",
@@ -34,6 +37,7 @@ _REFUSALS = {
 }
 
 Done = Callable[[bool], None]
+_NOBODY: Final = (None, 0.0)
 
 
 class LinkDelivery:
@@ -86,7 +90,8 @@ class Link:
         self._ended = False
         self._lock = threading.Lock()
         self._number = 0
-        self._pending: dict[int, Done | None] = {}
+        self._pending: dict[int, tuple[Done | None, float]] = {}
+        self._ping: float | None = None
         self._asked: dict[int, Sequence[str]] = {}
         self.refused: frozenset[str] = frozenset()
         self._early = self._greet(hello)
@@ -150,7 +155,7 @@ class Link:
                 self._number = self._number % _IN_FLIGHT + 1
                 if self._number not in self._pending:
                     break
-            self._pending[self._number] = done
+            self._pending[self._number] = done, self._clock.monotonic()
             return self._number
 
     def serve(self) -> str:
@@ -215,7 +220,9 @@ class Link:
                 else:
                     self._deliver(delivery)
             case packets.PUBACK:
-                _tell(self._pending.pop(packets.number_of(body), None), delivered=True)
+                _tell(self._pending.pop(packets.number_of(body), _NOBODY)[0], delivered=True)
+            case packets.PINGRESP:
+                self._check_acknowledged()
             case packets.PUBREL:
                 self.send(packets.answer(packets.PUBCOMP, body))
             case packets.SUBACK:
@@ -267,9 +274,27 @@ class Link:
         now = self._clock.monotonic()
         if now - self._heard_at > 1.5 * self._keep_alive_s:
             raise OSError("the broker does not answer")
-        if now - max(min(self._sent_at, self._heard_at), self._pinged_at) >= self._keep_alive_s / 2:
+        quiet = now - max(min(self._sent_at, self._heard_at), self._pinged_at) >= self._keep_alive_s / 2
+        if quiet or (self._ping is None and self._oldest() < now - _PATIENCE_S):
             self._pinged_at = now
+            self._ping = now if self._ping is None else self._ping
             self.send(packets.PINGREQ)
+
+    def _oldest(self) -> float:
+        """When the oldest message was sent that is not acknowledged; infinity where there is none."""
+        with self._lock:
+            return next((sent for _, sent in self._pending.values()), math.inf)
+
+    def _check_acknowledged(self) -> None:
+        """
+        Give up where the broker has answered a ping that was sent long after a message, and not the message.
+
+        Raises:
+            OSError: so it is.
+        """
+        ping, self._ping = self._ping, None
+        if ping is not None and self._oldest() < ping - _PATIENCE_S:
+            raise OSError("the broker does not acknowledge")
 
     def _end(self) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -279,7 +304,7 @@ class Link:
             pending, self._pending = self._pending, {}
         for end in (self._socket, self._wakes, self._waker):
             end.close()
-        for done in pending.values():
+        for done, _ in pending.values():
             _tell(done, delivered=False)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from wheeltapper.errors import MessageError
 
 CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK = 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0x90
+PINGRESP = 0xD0
 PINGREQ, DISCONNECT = b"\xc0\x00", b"\xe0\x00"
 
 _MAX_LENGTH = 268_435_455
