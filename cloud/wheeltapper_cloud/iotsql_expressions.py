@@ -152,7 +152,7 @@ class ExpressionParser(TokenReader, ABC):
             elif self._take_sign("*"):
                 return value
             else:
-                value = member(value, self._take_name("a member's name must follow the point"))
+                value = member(value, self._take_name("a member's name must follow the point; get() takes any name"))
         return value
 
     def _primary(self) -> Expression:
@@ -172,12 +172,14 @@ class ExpressionParser(TokenReader, ABC):
 
     def _bracketed(self, sign: str) -> Expression:
         if sign == "(":
-            return self._closed(self._subquery() if self._peek_word() == "select" else self._expression())
+            return self._closed(self._query_or_expression())
         if sign == "[":
             items = self._list("]")
             return lambda context: [value for item in items if (value := item(context)) is not UNDEFINED]
         if sign == "{":
             return self._object()
+        if sign == "*" and self._peek_sign() == ".":
+            return self._everything()
         raise self._error(f"{sign!r} is not expected here")
 
     def _list(self, closing: str) -> list[Expression]:
@@ -185,10 +187,20 @@ class ExpressionParser(TokenReader, ABC):
         if self._take_sign(closing):
             return items
         while True:
-            items.append(self._everything() if self._take_sign("*") else self._expression())
+            items.append(self._star() or self._query_or_expression())
             if not self._take_sign(","):
                 self._expect_sign(closing)
                 return items
+
+    def _query_or_expression(self) -> Expression:
+        return self._subquery() if self._peek_word() == "select" else self._expression()
+
+    def _star(self) -> Expression | None:
+        """``*`` alone, where it may stand: as a column, an argument, or behind FROM."""
+        if self._peek_sign() != "*" or self._tokens[self._place + 1] == ("sign", "."):
+            return None
+        self._place += 1
+        return self._everything()
 
     def _everything(self) -> Expression:
         self._reads_payload = True

@@ -136,6 +136,11 @@ def _concat(*parts: Any) -> Any:
 
 
 def _transform(mode: Any, added: Any, items: Any) -> Any:
+    """Items with the members of an object; either may be the result of a query within, which is an array around it."""
+    if isinstance(added, list) and len(added) == 1:
+        added = added[0]
+    if isinstance(items, list) and len(items) == 1 and isinstance(items[0], list):
+        items = items[0]
     if mode != _ENRICH or not isinstance(added, dict) or not isinstance(items, list):
         return UNDEFINED
     if len(to_string(added)) * len(items) > MOST_GROWTH:

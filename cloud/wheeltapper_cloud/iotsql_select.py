@@ -27,7 +27,7 @@ class SelectParser(ExpressionParser):
     def _projection(self) -> Expression:
         """What stands between SELECT and FROM; ``everything`` where that is the star alone."""
         if self._starts_value():
-            return self._everything() if self._take_sign("*") else self._whole()
+            return self._star() or self._whole()
         columns = [self._column(0)]
         while self._take_sign(","):
             columns.append(self._column(len(columns)))
@@ -49,7 +49,7 @@ class SelectParser(ExpressionParser):
 
     def _column(self, number: int) -> _Column:
         start = self._place
-        value = self._everything() if self._take_sign("*") else self._whole()
+        value = self._star() or self._whole()
         starred = self._tokens[self._place - 1] == ("sign", "*")
         if not self._take_word("as"):
             return _Column([] if starred else [self._implied_name(start, number)], value)
@@ -62,7 +62,7 @@ class SelectParser(ExpressionParser):
         """A path is called by its last member, a function by its name, anything else by its number."""
         words = [text for kind, text in self._tokens[start : self._place] if kind == "name"]
         signs = {text for kind, text in self._tokens[start : self._place] if kind == "sign"}
-        if words and signs <= {"."}:
+        if words and signs <= {".", "*"}:
             return unquote(words[-1])
         if words and self._tokens[start + 1] == ("sign", "("):
             return words[0].lower()
@@ -74,12 +74,12 @@ class SelectParser(ExpressionParser):
         return self._whole() if self._take_word("where") else None
 
     def _subquery(self) -> Expression:
-        """``SELECT … FROM array [AS item] [WHERE …]``: an array, or what becomes of an object."""
+        """``SELECT … FROM array [AS item] [WHERE …]``: an array; what is none counts as an array of one."""
         counted = self._operators
         self._expect_word("select")
         project = self._projection()
         self._expect_word("from")
-        source = self._sum()
+        source = self._star() or self._sum()
         alias = self._take_name("AS must be followed by a name") if self._take_word("as") else ""
         condition = self._condition()
         self._operators = counted
@@ -94,9 +94,7 @@ class SelectParser(ExpressionParser):
                 _count(variables, len(items))
             within = [Context(item, topic, time_ms, b"", alias, account, variables) for item in items]
             rows = [project(item) for item in within if condition is None or to_boolean(condition(item)) is True]
-            if isinstance(found, list):
-                return [row for row in rows if row is not UNDEFINED]
-            return rows[0] if rows else UNDEFINED
+            return [row for row in rows if row is not UNDEFINED]
 
         return query
 

@@ -331,8 +331,66 @@ def test_a_query_within_reads_the_items_of_an_array():
         payload,
     ) == {
         "sensors": ["temperature", "light"], "temperature": [{"v": 22.5}], "flat": 22.5, "held": True,
-        "missing": False, "pair": {"a": 1, "b": 2}, "large": [4], "lit": True,
+        "missing": False, "pair": [{"a": 1, "b": 2}], "large": [4], "lit": True,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("statement", "payload", "expected"),
+    [
+        (
+            "SELECT get((SELECT *, topic() AS topic FROM *), 0) AS data FROM 'dt/plant/m1'",
+            {"foo": "bar"},
+            {"data": {"foo": "bar", "topic": "dt/plant/m1"}},
+        ),
+        (
+            "SELECT VALUE *.messages FROM 'dt/plant/m1'",
+            {"messages": [{"m": "a"}, {"m": "b"}]},
+            [{"m": "a"}, {"m": "b"}],
+        ),
+        ("SELECT *.a.b FROM 'dt/plant/m1'", {"a": {"b": 1}}, {"b": 1}),
+        (
+            "SELECT (SELECT * FROM Pos WHERE L1 <> isNull(SELECT VALUE L1 FROM Pos)) AS kept FROM 'dt/plant/m1'",
+            {"Pos": [{"L1": 36.903999599999977, "S": 5}, {"S": 7}]},
+            {"kept": [{"L1": 36.90399959999998, "S": 5}]},
+        ),
+        (
+            "SELECT s.debug AS s.debug, version FROM 'a' WHERE IsUndefined(s.debug) = False OR IsUndefined(s.b) = False",
+            {"s": {"debug": "FALSE"}, "version": "3.1"},
+            {"s": {"debug": "FALSE"}, "version": "3.1"},
+        ),
+        (
+            "SELECT VALUE transform('enrichArray', (SELECT a, b FROM d), (SELECT VALUE c FROM d)) FROM 'dt/plant/m1'",
+            {"d": {"a": "first", "b": 2, "c": [{"x": 5}, {"x": 10}]}},
+            [{"x": 5, "a": "first", "b": 2}, {"x": 10, "a": "first", "b": 2}],
+        ),
+        (
+            "SELECT get((SELECT VALUE data FROM state), 0) AS data FROM 'dt/plant/m1'",
+            {"state": {"data": 7}},
+            {"data": 7},
+        ),
+        (
+            "SELECT get(get(d, '0'), 'my-key') AS v, d.`0`.\"my-key\" AS w FROM 'a'",
+            {"d": {"0": {"my-key": 1}}},
+            {"v": 1, "w": 1},
+        ),
+    ],
+)
+def test_statements_that_aws_has_run(statement, payload, expected):
+    rule = parse_statement(statement)
+    context = Context(payload, "dt/plant/m1", 0)
+
+    assert rule.accepts is None or rule.accepts(context)
+    assert rule.project(context) == expected
+
+
+def test_a_bare_number_is_read_by_way_of_its_bytes():
+    rule = parse_statement(
+        "SELECT decode(encode(*, 'base64'), 'base64') AS value FROM 'a' WHERE decode(encode(*, 'base64'), 'base64') > 50"
+    )
+    context = Context(80, "a", 0, raw=b"80")
+
+    assert (rule.accepts(context), rule.project(context)) == (True, {"value": 80})
 
 
 def test_variables_are_set_once_for_all_clauses():
