@@ -13,7 +13,7 @@ import msgspec
 from wheeltapper.cli import Commands
 from wheeltapper.clock import Clock, SystemClock
 from wheeltapper.errors import UnavailableError
-from wheeltapper.messages import Health
+from wheeltapper.messages import UNREADABLE, Health
 
 FILE = "health.json"
 _MAX_AGE_S = 60.0
@@ -78,7 +78,7 @@ def _reports(data_dir: Path) -> list[Path]:
 def _read_well(path: Path, clock: Clock, max_age_s: float) -> Health:
     try:
         health = msgspec.json.decode(path.read_bytes(), type=Health)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise UnavailableError(
             f"{path}: says nothing; is a device or gateway at work with this data directory?"
         ) from error

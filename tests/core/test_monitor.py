@@ -3,6 +3,7 @@
 import io
 
 import msgspec
+import pytest
 from rich.console import Console
 
 from wheeltapper import messages, topics
@@ -77,10 +78,13 @@ def test_a_repeat_is_told_once_and_messages_without_an_id_always() -> None:
     assert [event.get("message_id") for event in events] == ["r1", None, None]
 
 
-def test_what_is_not_of_our_making_is_passed_over() -> None:
-    events = events_of(("wt/m/reading", b"not json"), ("wt/m/reading", b"[1]"), ("wt/m/trigger/infer", b"{}"))
+def test_what_is_not_of_our_making_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    strange = [b"not json", b"[1]", b'{"\xff": 1}', b'{"a": ' + b"[" * 50_000]
+
+    events = events_of(*(("wt/m/reading", payload) for payload in strange), ("wt/m/trigger/infer", b"{}"))
 
     assert events == []
+    assert [record.getMessage().split(":")[1] for record in caplog.records] == [" not an event"] * len(strange)
 
 
 def test_the_picture_shows_sensors_score_state_and_why() -> None:

@@ -161,10 +161,11 @@ def test_a_fresh_and_ready_report_is_health(tmp_path: Path) -> None:
     [
         (None, "says nothing"),
         (b"{", "says nothing"),
+        (report("ready", 1_000_000).replace(b"device", b"\xff"), "says nothing"),
         (report("ready", 0), "silent"),
         (report("degraded", 1_000_000), "degraded"),
     ],
-    ids=["none", "broken", "old", "degraded"],
+    ids=["none", "broken", "no utf-8", "old", "degraded"],
 )
 def test_silence_and_trouble_are_not_health(tmp_path: Path, payload: bytes | None, reason: str) -> None:
     if payload is not None:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from wheeltapper import topics
+from wheeltapper.messages import UNREADABLE
 from wheeltapper.transport import Delivery, Transport
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class Monitor:
         delivery.acknowledge()
         try:
             event = event_of(delivery.topic, self._decode(delivery.payload))
-        except (msgspec.DecodeError, TypeError) as error:
+        except (*UNREADABLE, TypeError) as error:
             log.warning("%s: not an event: %s", delivery.topic, error)
             return
         if event is not None and not self._is_repeat(event):
