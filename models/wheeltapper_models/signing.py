@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from wheeltapper.errors import SettingsError
+from wheeltapper.secret_files import check_private
 
 
 def create_key(path: Path) -> Ed25519PrivateKey:
@@ -51,9 +52,8 @@ def read_key(path: Path) -> Ed25519PrivateKey:
     Raises:
         SettingsError: it cannot be read, is no ed25519 private key, or others may read it.
     """
+    check_private(path, "signing key")
     try:
-        if path.stat().st_mode & 0o077:
-            raise SettingsError(f"{path}: others may read this private key; run: chmod 600 {path}")
         key = load_pem_private_key(path.read_bytes(), password=None)
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
