@@ -92,7 +92,10 @@ class AwsExecutor:
             UnavailableError: the service is away, takes too long or throttles.
             MessageError: it refuses.
         """
-        attributes = {"AWS.SNS.SMS.SenderID": {"DataType": "String", "StringValue": sender_id}} if sender_id else {}
+        named = {"AWS.SNS.SMS.SMSType": "Transactional"}  # the others are sent cheaply, not surely, and not at night
+        if sender_id:
+            named["AWS.SNS.SMS.SenderID"] = sender_id
+        attributes = {name: {"DataType": "String", "StringValue": value} for name, value in named.items()}
         with self._translated(f"SMS to {number[:4]}…"):
             self._patience.wait(
                 _TIMEOUT_S,

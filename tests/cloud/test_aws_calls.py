@@ -54,6 +54,24 @@ def test_what_aws_refuses_is_failed_and_what_it_throttles_is_tried_again(aws, mo
         run(aws, action("sns"))
 
 
+@pytest.mark.parametrize("sender_id", ["PLANT", ""])
+def test_an_alarms_text_message_is_sent_as_one_that_matters(aws, monkeypatch, sender_id):
+    sent = []
+
+    class Sns:
+        def publish(self, **given):
+            sent.append(given)
+
+    monkeypatch.setattr(aws, "_client", lambda *_: Sns())
+
+    aws.send_text("+4915112345678", "hot", sender_id)
+
+    values = {name: attribute["StringValue"] for name, attribute in sent[0]["MessageAttributes"].items()}
+    assert (sent[0]["PhoneNumber"], sent[0]["Message"]) == ("+4915112345678", "hot")
+    assert values["AWS.SNS.SMS.SMSType"] == "Transactional"
+    assert values.get("AWS.SNS.SMS.SenderID", "") == sender_id
+
+
 def test_dynamodb_writes_one_column_or_one_per_member(aws):
     import boto3
 
