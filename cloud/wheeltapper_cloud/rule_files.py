@@ -74,7 +74,9 @@ def _read(settings: RuleSettings, path: Path, parameters: Mapping[str, str]) -> 
     except DefinitionError as error:
         raise SettingsError(_with_place(str(error), str(path))) from error
     if not bodies:
-        raise SettingsError(f"{path}: holds no topic rule; give what `aws iot get-topic-rule` prints, or a template")
+        raise SettingsError(
+            f"{path}: holds no topic rule; give what `aws iot get-topic-rule` or `terraform show -json` prints, or a template"
+        )
     rules = [(where, _checked(where, body)) for where, body in bodies]
     if not any(_events_of(rule) for _where, rule in rules):
         raise SettingsError(f"{path}: none of its rules has an iotEvents action; only such rules feed an input")
@@ -91,10 +93,10 @@ def _document(text: str, where: str) -> Any:
         rest = text.strip()
         while rest.startswith("{"):
             try:
-                document, end = decoder.raw_decode(rest)
+                _, end = decoder.raw_decode(rest)
             except (ValueError, RecursionError):
                 break
-            documents.append(document)
+            documents.append(parse_document(rest[:end], where))
             rest = rest[end:].lstrip()
         if rest or len(documents) < 2:
             raise
