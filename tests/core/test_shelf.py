@@ -309,6 +309,22 @@ def test_an_alarm_models_alarm_leaves_the_shelf_with_its_state(tmp_path, step):
     assert bench.judge.shelf() == []
 
 
+def test_of_a_batch_only_what_was_done_stays_on_record(tmp_path):
+    bench = Bench(tmp_path).with_models()
+    bench.put(90.0)
+    operations: Any = [
+        AlarmOperation(model="Overheat", key=key, operation=operation, by="ada")
+        for key, operation in (("m1", "enable"), ("m1", "acknowledge"), ("m9", "acknowledge"), ("m1", "acknowledge"))
+    ]
+
+    refused = bench.judge.operate_alarms(operations)
+    bench.judge.delete_detectors([("Motor", "m9"), ("Motor", "m1")], by="bob")
+
+    assert [each.index for each in refused] == [0, 2, 3]
+    trail = [(each.who, each.what, each.key) for each in bench.judge.audit_trail()]
+    assert trail == [("ada", "acknowledge", "m1"), ("bob", "delete", "m1")]
+
+
 STEPS = st.one_of(
     st.tuples(st.just("put"), st.sampled_from(["m1", "m2"]), st.sampled_from([10, 90, 120])),
     st.tuples(st.just("wait"), st.integers(1, 90)),

@@ -18,7 +18,7 @@ from wheeltapper.errors import UnavailableError
 from wheeltapper.journal import Journal, Row
 from wheeltapper.judge import alarms, rows, shelf
 from wheeltapper.judge.applier import Applier, surviving
-from wheeltapper.judge.ledger import Ledger, read_action, write_actions, write_audit
+from wheeltapper.judge.ledger import Ledger, read_action, strike_audit, write_actions, write_audit
 from wheeltapper.judge.news import told_again
 from wheeltapper.judge.recent import RecentIds
 from wheeltapper.judge.settings import JudgeSettings
@@ -246,6 +246,16 @@ class Core:
         if isinstance(command, rows.Deploy | rows.Withdraw | rows.Inputs):
             self._checkpoint_all(None if isinstance(command, rows.Inputs) else command)
         return refusals
+
+    def strike(self, records: Sequence[AuditRecord]) -> None:
+        """Take acts off the record that were written with a command and refused."""
+        if not records:
+            return
+        try:
+            with self.journal.transaction() as connection:
+                strike_audit(connection, records)
+        except UnavailableError as error:
+            log.warning("judge: %d acts that were refused stay on record: %s", len(records), error)
 
     def fire_timers(self, now_ms: int) -> None:
         """Journal and fire the timers that are due; none due, nothing written."""

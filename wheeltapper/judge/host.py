@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from wheeltapper.clock import Clock
 from wheeltapper.detector.handle import Kind, handle_of
@@ -20,6 +20,7 @@ from wheeltapper.detector.runtime import Outcome
 from wheeltapper.detector.settings import DEFAULTS, EngineSettings
 from wheeltapper.errors import UnavailableError
 from wheeltapper.judge import alarms, ledger, rows, shelf, shelving, views
+from wheeltapper.judge.acts import recorded
 from wheeltapper.judge.core import Batch, Core
 from wheeltapper.judge.settings import JudgeSettings
 from wheeltapper.judge.types import (
@@ -158,7 +159,9 @@ class Judge:
 
         def deploy_new(core: Core) -> None:
             if deployment not in core.models.deployments():
-                record = self._audit(by, "deploy", deployment.name, note=deployment.version, kind=deployment.kind)
+                record = recorded(
+                    self._now(), by, "deploy", deployment.name, note=deployment.version, kind=deployment.kind
+                )
                 core.command(command, self._now(), record)
 
         self._ask(deploy_new)
@@ -168,7 +171,9 @@ class Judge:
 
         def withdraw(core: Core) -> None:
             if core.models.get(handle_of(kind, name)) is not None:
-                core.command(rows.Withdraw(name, kind), self._now(), self._audit(by, "withdraw", name, kind=kind))
+                core.command(
+                    rows.Withdraw(name, kind), self._now(), recorded(self._now(), by, "withdraw", name, kind=kind)
+                )
 
         self._ask(withdraw)
 
@@ -215,24 +220,33 @@ class Judge:
 
     def update_detectors(self, updates: Sequence[DetectorUpdate], *, by: str = "") -> list[Refusal]:
         """BatchUpdateDetector: durable and applied on return; creates a detector that is not there."""
-        audit = [record for each in updates for record in self._audit(by, "update", each.model, each.key, each.state)]
-        return self._ask(lambda core: core.command(rows.Update(list(updates)), self._now(), audit))
+        acts = [recorded(self._now(), by, "update", each.model, each.key, each.state) for each in updates]
+        return self._act(rows.Update(list(updates)), acts)
 
     def delete_detectors(self, targets: Sequence[tuple[str, str]], *, by: str = "") -> list[Refusal]:
         """BatchDeleteDetector: (model, key) pairs; durable and applied on return."""
-        audit = [record for model, key in targets for record in self._audit(by, "delete", model, key)]
-        return self._ask(lambda core: core.command(rows.Delete(list(targets)), self._now(), audit))
+        acts = [recorded(self._now(), by, "delete", model, key) for model, key in targets]
+        return self._act(rows.Delete(list(targets)), acts)
 
     def operate_alarms(self, operations: Sequence[AlarmOperation]) -> list[Refusal]:
         """Alarms of alarm models: acknowledge, disable, enable, reset, snooze; durable and applied on return."""
-        audit = [
-            record
-            for each in operations
-            for record in self._audit(
-                each.by, each.operation, each.model, each.key, each.note, kind="alarm", for_s=each.snooze_s
+        acts = [
+            recorded(
+                self._now(), each.by, each.operation, each.model, each.key, each.note, kind="alarm", for_s=each.snooze_s
             )
+            for each in operations
         ]
-        return self._ask(lambda core: core.command(rows.Operate(list(operations)), self._now(), audit))
+        return self._act(rows.Operate(list(operations)), acts)
+
+    def _act(self, command: rows.Command, acts: Sequence[list[AuditRecord]]) -> list[Refusal]:
+        """Do a batch; of its acts, each with its record, those that are refused do not stay on record."""
+
+        def act(core: Core) -> list[Refusal]:
+            refused = core.command(command, self._now(), [record for each in acts for record in each])
+            core.strike([record for each in refused for record in acts[each.index]])
+            return refused
+
+        return self._ask(act)
 
     def acknowledge(self, alarm_id: str, *, by: str, note: str = "") -> AlarmRecord | None:
         """
@@ -248,7 +262,7 @@ class Judge:
                 core.ledger.flush(connection)
                 record = ledger.acknowledge(connection, alarm_id, by, note, now_ms)
                 if record is not None:
-                    audit = self._audit(by, "acknowledge", record.model, record.key, note, kind=record.kind)
+                    audit = recorded(self._now(), by, "acknowledge", record.model, record.key, note, kind=record.kind)
                     ledger.write_audit(connection, audit)
             core.ledger.committed()
             return record
@@ -264,7 +278,7 @@ class Judge:
         """
         for_s = operation.for_s if operation.operation == "shelve" else None
         named = (operation.by, operation.operation, operation.model, operation.key, operation.note)
-        audit = self._audit(*named, for_s=for_s)
+        audit = recorded(self._now(), *named, for_s=for_s)
         return self._ask(lambda core: shelving.operate(core, operation, self._now(), audit))
 
     def shelf(self) -> list[Shelved]:
@@ -306,7 +320,7 @@ class Judge:
                 audit = [
                     record
                     for each in again
-                    for record in self._audit(by, "replay", each.model, each.key, each.id, kind=each.kind)
+                    for record in recorded(self._now(), by, "replay", each.model, each.key, each.id, kind=each.kind)
                 ]
                 ledger.write_audit(connection, audit)
             core.ledger.load(core.journal.connection)
@@ -400,28 +414,6 @@ class Judge:
 
     def _now(self) -> int:
         return self._clock.time_ms()
-
-    def _audit(
-        self,
-        by: str,
-        what: str,
-        model: str,
-        key: str = "",
-        note: str = "",
-        *,
-        kind: Kind | Literal[""] = "detector",
-        for_s: int | None = None,
-    ) -> list[AuditRecord]:
-        """The record of an act; acts of the system itself, which name nobody, leave none."""
-        if not by:
-            return []
-        now_ms = self._now()
-        until_ms = None if for_s is None else now_ms + 1000 * for_s
-        return [
-            AuditRecord(
-                time_ms=now_ms, who=by, what=what, model=model, key=key, note=note, kind=kind, until_ms=until_ms
-            )
-        ]
 
     def _running(self) -> Core:
         if self._core is None:

@@ -325,6 +325,16 @@ def write_audit(connection: sqlite3.Connection, records: Iterable[AuditRecord]) 
         connection.execute(statement, msgspec.structs.astuple(record))
 
 
+def strike_audit(connection: sqlite3.Connection, records: Iterable[AuditRecord]) -> None:
+    """Delete what ``write_audit`` has just written; only within a transaction."""
+    equal = " AND ".join(f"{name} IS ?" for name in _AUDIT_COLUMNS)
+    for record in records:
+        connection.execute(
+            f"DELETE FROM audit WHERE number = (SELECT number FROM audit WHERE {equal} ORDER BY number DESC LIMIT 1)",  # noqa: S608
+            msgspec.structs.astuple(record),
+        )
+
+
 def read_audit(connection: sqlite3.Connection, *, limit: int = 1000) -> list[AuditRecord]:
     """The newest records, oldest first."""
     rows = connection.execute(
