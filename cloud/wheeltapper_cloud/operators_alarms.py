@@ -179,10 +179,8 @@ def _state(alarm: Alarm, now_ms: int) -> str:
         return f"over after {age((alarm['cleared_ms'] - alarm['raised_ms']) / 1000)}"
     if not alarm["suppressed"]:
         return str(alarm["state"])
-    state = (
-        f"{alarm['state']}, " if alarm["kind"] == "detector" else ""
-    )  # an alarm model has no other while it is shelved
-    return state + _lies(alarm, now_ms)
+    lies = _lies(alarm, now_ms)
+    return f"{alarm['state']}, {lies}" if alarm["kind"] == "detector" else lies
 
 
 def _lies(alarm: Alarm, now_ms: int) -> str:

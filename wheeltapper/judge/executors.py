@@ -22,7 +22,7 @@ class BrokerExecutor:
         self._topic = topic
 
     def execute(self, action: Action, settled: Settled) -> None:
-        """Delivered when the broker has acknowledged; one that is away uses up no attempt, one that refuses does, or parks it at once."""
+        """Delivered when the broker has acknowledged; its absence uses up no attempt, a refusal does, or parks it at once."""
         topic = topic_of(self._topic, action.thing) if self._topic else action.target
         if not topic or _WILDCARDS & set(topic):
             raise MessageError(f"topic {topic!r}: cannot be published on")
