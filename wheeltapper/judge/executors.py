@@ -22,7 +22,7 @@ class BrokerExecutor:
         self._topic = topic
 
     def execute(self, action: Action, settled: Settled) -> None:
-        """Delivered when the broker has acknowledged; its absence uses up no attempt, a refusal does, or parks it at once."""
+        """Delivered when the broker has acknowledged; its absence uses up no attempt, a refusal does or parks it."""
         topic = topic_of(self._topic, action.thing) if self._topic else action.target
         if not topic or _WILDCARDS & set(topic):
             raise MessageError(f"topic {topic!r}: cannot be published on")
