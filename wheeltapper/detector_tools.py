@@ -214,6 +214,7 @@ def _run_lint(options: argparse.Namespace) -> int:
     import msgspec
 
     from wheeltapper.detector.lint import lint
+    from wheeltapper.detector.readers import attributes_of
 
     found = read_files(options.models, options.parameter)
     inputs = {body["inputName"]: attributes_of(body) for body in found.inputs} or None
@@ -235,12 +236,6 @@ def _run_lint(options: argparse.Namespace) -> int:
     else:
         _show_findings(told)
     return 1 if errors else 0
-
-
-def attributes_of(body: dict[str, Any]) -> list[str]:
-    """The attribute paths that an input declares."""
-    attributes = (body.get("inputDefinition") or {}).get("attributes") or []
-    return [str(each["jsonPath"]) for each in attributes if isinstance(each, dict) and each.get("jsonPath")]
 
 
 def _recording(options: argparse.Namespace) -> Iterator[Any] | None:

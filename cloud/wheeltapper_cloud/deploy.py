@@ -2,13 +2,12 @@
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from wheeltapper.detector.readers import Definitions, read_bytes
-from wheeltapper.errors import DefinitionError, SettingsError
+from wheeltapper.definition_files import read_definition_file, warn_of_unused
+from wheeltapper.errors import SettingsError
 from wheeltapper_cloud.iotevents import Handler
 from wheeltapper_cloud.iotevents_account import Account, Call
 from wheeltapper_cloud.settings import CloudSettings, InputSettings
@@ -17,9 +16,7 @@ from wheeltapper_cloud.wire import Operations, ServiceError
 
 log = logging.getLogger(__name__)
 
-# How remarks on parameters begin.
-_PARAMETER = "Parameters."
-
+_TABLE = "parameters"
 _KINDS: tuple[tuple[Kind, str, str], ...] = (
     ("input", "inputName", "Input"),
     ("detectorModel", "detectorModelName", "DetectorModel"),
@@ -45,17 +42,13 @@ class Deployer:
         bodies: dict[Kind, list[tuple[str, dict[str, Any]]]] = {"input": [], "detectorModel": [], "alarmModel": []}
         bodies["input"] += [("cloud.toml", _input_body(one)) for one in settings.inputs]
         parameters = settings.template_parameters()
-        unused = {f"{_PARAMETER}{name}" for name in settings.parameters}
-        if any(rule.file is not None for rule in settings.rules):
-            unused = set()  # a rule's template may use them
-        for file in settings.models:
-            found = _read(file, parameters)
-            unused &= {remark.where for remark in found.remarks}
-            bodies["input"] += [(str(file), body) for body in found.inputs]
-            bodies["detectorModel"] += [(str(file), body) for body in found.detector_models]
-            bodies["alarmModel"] += [(str(file), body) for body in found.alarm_models]
-        for where in sorted(unused):
-            log.warning("%s: given, but no file of models uses it", where)
+        files = [(str(file), read_definition_file(file, parameters, _TABLE)) for file in settings.models]
+        if all(rule.file is None for rule in settings.rules):  # a rule's template may use them
+            warn_of_unused(settings.parameters, (found for _, found in files), _TABLE)
+        for source, found in files:
+            bodies["input"] += [(source, body) for body in found.inputs]
+            bodies["detectorModel"] += [(source, body) for body in found.detector_models]
+            bodies["alarmModel"] += [(source, body) for body in found.alarm_models]
         for kind, name_member, title in _KINDS:
             for source, body in bodies[kind]:
                 try:
@@ -96,21 +89,3 @@ def _input_body(one: InputSettings) -> dict[str, Any]:
         "inputDefinition": {"attributes": [{"jsonPath": path} for path in one.attributes]},
     }
     return body | ({"inputDescription": one.description} if one.description else {})
-
-
-def _read(path: Path, parameters: Mapping[str, str]) -> Definitions:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
-    try:
-        found = read_bytes(data, name=path.stem, parameters=parameters)
-    except DefinitionError as error:
-        said = str(error).replace("pass --parameter ", "put into [parameters] ")
-        raise SettingsError(f"{path}: {said}") from error
-    for remark in found.remarks:
-        if not remark.where.startswith(_PARAMETER):  # one that this file does not use may be for another
-            log.warning("%s: %s", path, remark)
-    if not (found.inputs or found.detector_models or found.alarm_models):
-        raise SettingsError(f"{path}: defines no input, detector model or alarm model")
-    return found

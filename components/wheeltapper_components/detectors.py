@@ -12,14 +12,14 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from wheeltapper.clock import Clock
+from wheeltapper.definition_files import read_definition_file, warn_of_unused
 from wheeltapper.detector.handle import Kind
-from wheeltapper.detector.readers import Definitions, read_bytes
+from wheeltapper.detector.readers import Definitions, attributes_of
 from wheeltapper.errors import DefinitionError, MessageError, SettingsError, UnavailableError
 from wheeltapper.judge import Action, Deployment, Judge, JudgeSettings, Message, Refusal
 from wheeltapper.judge.delivery import Delivery as ActionDelivery
@@ -32,11 +32,12 @@ from wheeltapper.transport import Delivery
 from wheeltapper_components.health import Pulse
 from wheeltapper_components.links import Links
 from wheeltapper_components.readings import checked_time, mended
-from wheeltapper_components.settings import GatewaySettings
+from wheeltapper_components.settings import DetectorSettings, GatewaySettings
 
 log = logging.getLogger(__name__)
 
 PROCESS = "detectors"
+_PARAMETERS = "detectors.parameters"
 _TICK_S = 0.5
 
 
@@ -113,7 +114,7 @@ class Detectors:
             DefinitionError: a definition is not valid.
             UnavailableError: the data directory cannot be written.
         """
-        found = [read_definitions(path) for path in self.settings.detectors.models]
+        found = read_definitions(self.settings.detectors)
         self.judge.start(thread=thread)
         self._deploy(found)
         if thread:
@@ -138,8 +139,7 @@ class Detectors:
         attributes: dict[str, list[str]] = {name: [] for name in self._templates()}
         for definitions in found:
             for body in definitions.inputs:
-                paths = [item["jsonPath"] for item in body["inputDefinition"]["attributes"]]
-                attributes[body["inputName"]] = paths
+                attributes[body["inputName"]] = attributes_of(body)
         self.judge.declare_inputs(attributes)
         wanted = [one for definitions in found for one in deployments_of(definitions)]
         present = {(one.kind, one.name): one.version for one in self.judge.deployments()}
@@ -231,21 +231,20 @@ class Detectors:
         return not troubles, "; ".join([*troubles, told])
 
 
-def read_definitions(path: Path) -> Definitions:
+def read_definitions(settings: DetectorSettings) -> list[Definitions]:
     """
-    The definitions in a file.
+    The definitions in every file.
 
     Raises:
-        SettingsError: it cannot be read, or defines nothing.
-        DefinitionError: it cannot be understood.
+        SettingsError: one cannot be read or understood, or defines no model.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SettingsError(f"detectors.models {path}: cannot be read: {error.strerror}") from error
-    found = read_bytes(data, name=path.stem)
-    if not (found.detector_models or found.alarm_models):
-        raise SettingsError(f"detectors.models {path}: defines no detector model and no alarm model")
+    found = []
+    for path in settings.models:
+        definitions = read_definition_file(path, settings.parameters, _PARAMETERS)
+        if not (definitions.detector_models or definitions.alarm_models):
+            raise SettingsError(f"detectors.models {path}: defines no detector model and no alarm model")
+        found.append(definitions)
+    warn_of_unused(settings.parameters, found, _PARAMETERS)
     return found
 
 

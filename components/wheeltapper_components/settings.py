@@ -195,11 +195,13 @@ class DetectorSettings(Section, frozen=True):
     Detector and alarm models judged on the gateway.
 
     Args:
-        models: JSON files of detector models and alarm models.
+        models: files of detector models and alarm models, in any form that ``readers`` knows.
+        parameters: values for the parameters of those that are templates.
         inputs: input name → topic template whose messages it takes; a prediction's and a reading's by default.
     """
 
     models: list[Path] = []
+    parameters: dict[str, str] = {}
     inputs: dict[str, str] = {}
 
 

@@ -468,8 +468,8 @@ def test_templates_are_deployed_with_the_settings_parameters_account_and_region(
         found = cloud.call("GET", "/detector-models/m-test")[1]["detectorModel"]["detectorModelConfiguration"]
 
     assert found["roleArn"] == "arn:aws:iam::999999999999:role/eu-central-1"
-    assert [record.message for record in caplog.records if "Parameters" in record.message] == [
-        "Parameters.Stige: given, but no file of models uses it"
+    assert [record.message for record in caplog.records if "given" in record.message] == [
+        "[parameters] Stige: given, but no file of models uses it"
     ]
 
 

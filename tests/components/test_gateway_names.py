@@ -29,11 +29,12 @@ class Edge:
         self._folder = folder
         self._clock = ManualClock(1_700_000_000_000)
 
-    def start(self, *bodies: dict[str, Any]) -> None:
+    def start(self, *bodies: dict[str, Any], parameters: dict[str, str] | None = None) -> None:
         files = [self._folder / f"{number}.json" for number in range(len(bodies))]
         for file, body in zip(files, bodies, strict=True):
             file.write_text(json.dumps(body))
-        settings = GatewaySettings(data_dir=self._folder / "data", detectors=DetectorSettings(models=files))
+        judged = DetectorSettings(models=files, parameters=parameters or {})
+        settings = GatewaySettings(data_dir=self._folder / "data", detectors=judged)
         clients = MemoryBroker().transport(), MemoryBroker().transport()
         self._links = memory_links(settings, self._clock, *clients, self._folder, "detectors")
         self.detectors = Detectors(settings, self._links, self._clock)
@@ -65,3 +66,17 @@ def test_both_stand_after_a_restart_and_either_goes_alone(tmp_path: Path) -> Non
     edge.stop()
 
     assert seen == [("Hot", "ACTIVE")] * 3 + [(None, "ACTIVE")]
+
+
+def test_a_template_is_judged_with_the_settings_parameters(tmp_path: Path) -> None:
+    edge = Edge(tmp_path)
+    resource = {"Type": "AWS::IoTEvents::DetectorModel", "Properties": hot_motor() | {"Key": {"Ref": "KeyPath"}}}
+    broken_input = {"Type": "AWS::IoTEvents::Input", "Properties": {"InputName": "Prediction"}}
+    declared = {"KeyPath": {"Type": "String"}}
+    template = {"Parameters": declared, "Resources": {"Motor": resource, "Input": broken_input}}
+    edge.start(template, parameters={"KeyPath": "thing"})
+    edge.detectors.judge.put([Message("Prediction", b'{"thing": "motor-1", "anomaly": 1}')])
+    seen = edge.states()
+    edge.stop()
+
+    assert seen == ("Hot", None)

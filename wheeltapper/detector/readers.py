@@ -21,6 +21,9 @@ from wheeltapper.errors import DefinitionError
 
 Body = dict[str, Any]
 
+# How remarks on parameters that were not used begin.
+PARAMETER = "Parameters."
+
 
 class Remark(msgspec.Struct, frozen=True):
     """Something in a document that is not taken over, or that was assumed."""
@@ -122,6 +125,12 @@ def read_document(document: Any, *, name: str, parameters: Mapping[str, str] | N
     return found
 
 
+def attributes_of(body: Body) -> list[str]:
+    """The attribute paths that an input declares."""
+    attributes = (body.get("inputDefinition") or {}).get("attributes") or []
+    return [str(each["jsonPath"]) for each in attributes if isinstance(each, dict) and each.get("jsonPath")]
+
+
 def _read(document: Any, name: str, parameters: Mapping[str, str], found: Definitions) -> None:
     if isinstance(document, list):
         for place, each in enumerate(document):
@@ -137,7 +146,7 @@ def _read(document: Any, name: str, parameters: Mapping[str, str], found: Defini
         document = read_resource(document, name, parameters, found.remark)
     else:
         for parameter in sorted(set(parameters) - set(PSEUDO_PARAMETERS)):
-            found.remark(f"Parameters.{parameter}", f"given, but {name} is no template: only templates have parameters")
+            found.remark(f"{PARAMETER}{parameter}", f"given, but {name} is no template: only templates have parameters")
     kind, body = _unwrap(document)
     if not kind:
         found.remark(
