@@ -120,6 +120,7 @@ class Inference:
         self._buffer: OrderBuffer[tuple[Item, Delivery]] = OrderBuffer(settings.order.hold_ms, settings.order.late_ms)
         self._held: set[str] = set()
         self._unkept = ""
+        self._failures = 0
         outbox = links.first.outbox
         self.shelf = Shelf(
             settings.models,
@@ -243,6 +244,7 @@ class Inference:
     def _condition(self) -> tuple[bool, str]:
         troubles = [seat.refusal for seat in self.shelf.seats if seat.refusal]
         troubles += [f"{seat.label}: nothing is scored" for seat in self.shelf.seats if seat.slot is None]
+        troubles += [f"batches that failed since the start: {self._failures}; see the log"] if self._failures else []
         troubles += [f"predictions wait in memory: {self._unkept}"] if self._unkept else []
         troubles += self._pacing.troubles()
         troubles += self._links.troubles()
@@ -259,6 +261,7 @@ class Inference:
                 self.work(self._patience())
             except Exception:
                 log.exception("a batch failed")
+                self._failures += 1
             self.pulse.beat_when_due()
 
     def _keep_up(self) -> None:

@@ -168,6 +168,22 @@ def test_while_the_disk_is_full_health_says_so_and_goes_on_being_told(
     assert gateway.scored() == ["m1"]
 
 
+def test_a_batch_that_failed_unforeseen_is_told_in_the_health(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway = make()
+
+    def fail(*_: object) -> None:
+        gateway.inference._stop.set()
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(gateway.inference, "work", fail)
+    gateway.inference._run()
+    monkeypatch.undo()
+
+    well, detail = gateway.inference._condition()
+    assert not well
+    assert "batches that failed since the start: 1; see the log" in detail
+
+
 def test_a_reading_whose_batch_failed_is_no_repeat_when_it_comes_again(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
