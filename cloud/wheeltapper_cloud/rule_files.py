@@ -75,7 +75,7 @@ def _read(settings: RuleSettings, path: Path, parameters: Mapping[str, str]) -> 
         raise SettingsError(_with_place(str(error), str(path))) from error
     if not bodies:
         raise SettingsError(
-            f"{path}: holds no topic rule; give what `aws iot get-topic-rule` or `terraform show -json` prints, or a template"
+            f"{path}: holds no topic rule; give what `aws iot get-topic-rule` or `terraform show -json` prints, a template"
         )
     rules = [(where, _checked(where, body)) for where, body in bodies]
     if not any(_events_of(rule) for _where, rule in rules):
