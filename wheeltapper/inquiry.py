@@ -124,7 +124,7 @@ class Inquiry:
     def _is_calm(self, now: float) -> bool:
         if self._calm_since is None:
             self._calm_since = now
-        return now - self._calm_since >= min(CALM_S * 2 ** min(self._vain, _DOUBLINGS), _LONGEST_CALM_S)
+        return now - self._calm_since >= min(CALM_S * (1 << min(self._vain, _DOUBLINGS)), _LONGEST_CALM_S)
 
     def _broke(self, loss: _Loss) -> Blame | None:
         suspect = self._suspect
