@@ -104,11 +104,7 @@ class Pacing:
                 self._misfits.pop(reading.thing, None)
             return Step(Taken(True), reading.values)
         window = self._window(reading.thing, seat.slot.card, pace)
-        times = self._times.get(reading.thing)
-        if times is None:
-            times = self._times[reading.thing] = deque(maxlen=_TIMES)
-            if window.newest_ms is not None:  # before a restart
-                times.append(window.newest_ms)
+        times = self._times_of(reading.thing, window)
         times.append(reading.time_ms)
         row = window.add(reading.time_ms, reading.values)
         if row.taken.slow:
@@ -116,6 +112,14 @@ class Pacing:
         elif self._misfits:
             self._misfits.pop(reading.thing, None)
         return Step(row.taken, row.values, row.before)
+
+    def _times_of(self, thing: str, window: Window) -> deque[int]:
+        """The times of its last readings; after a restart, of the last one before it."""
+        times = self._times.get(thing)
+        if times is None:
+            before = [] if window.newest_ms is None else [window.newest_ms]
+            times = self._times[thing] = deque(before, _TIMES)
+        return times
 
     def _tell_slow(self, seat: Seat, pace: Pace, thing: str, times: deque[int]) -> None:
         steps = sorted(after - before for before, after in pairwise(times))
