@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import threading
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.executing import action, run
 from wheeltapper.errors import SettingsError, UnavailableError
 from wheeltapper.judge.delivery import Result
+from wheeltapper_cloud import actions_program
 from wheeltapper_cloud.actions_command import CommandExecutor
 from wheeltapper_cloud.actions_file import FileExecutor
 from wheeltapper_cloud.actions_settings import CommandSettings
@@ -102,6 +104,17 @@ def test_a_command_that_takes_too_long_is_ended_with_all_that_it_started(tmp_pat
 
     threading.Event().wait(1.5)
     assert not sign.exists()
+
+
+def test_a_command_that_cannot_even_be_killed_is_given_up(monkeypatch):
+    spared, kill = [], os.killpg
+    monkeypatch.setattr(actions_program, "_LAST_S", 0.1)
+    monkeypatch.setattr(os, "killpg", lambda group, _signal: spared.append(group))
+
+    with pytest.raises(UnavailableError, match="longer than"):
+        run(shell("sleep 600", timeout_s=0.2), action())
+
+    kill(spared[0], signal.SIGKILL)
 
 
 def test_a_command_need_not_read_what_it_is_given():
