@@ -307,7 +307,7 @@ def test_held_readings_are_brought_to_the_pace_in_their_order(make: Make) -> Non
 @pytest.mark.parametrize(
     ("model", "step_s", "readings", "again", "said"),
     [
-        ({"period_ms": 1000}, 0.1, 700, 400, "scored at the wrong pace: every 0.1 s"),
+        ({"period_ms": 1000}, 0.5, 140, 80, "scored at the wrong pace: every 0.5 s"),
         ({"period_ms": 1000}, 5.0, 20, 10, "scored at the wrong pace: every 5 s"),
         ({"period_ms": 1000, "rate": "PT1S"}, 5.0, 20, 6, "not scored: it sends every 5 s"),
         ({"period_ms": 1000, "rate": "PT1S"}, 90.0, 20, 6, "not scored: it sends every 1.5 min"),
@@ -335,7 +335,7 @@ def test_a_misfit_that_falls_silent_is_no_trouble_after_a_while_and_is_told_agai
 
 def test_a_misfit_that_keeps_pace_once_it_is_back_is_none_any_more(make: Make) -> None:
     gateway = make("one", {"period_ms": 1000})
-    put_live(gateway, 700, 0.1)
+    put_live(gateway, 140, 0.5)
     gateway.clock.advance(7200.0)
 
     told = set()
