@@ -210,8 +210,7 @@ class OperationsApi:
             self._operate_model(asked, model.name, key, operation)
             return self._judge.alarm(model.name, key)
         self._operate_detector(asked, model.name, key, operation)
-        view = self._judge.detector(model.name, key)
-        lying = [each for each in self._judge.shelf() if (each.handle, each.key) == (model.handle, key)]
+        view, lying = self._judge.detector(model.name, key), self._lying_of(model.handle, key)
         return {
             "kind": model.kind,
             **({"model": model.name, "key": key, "state": ""} if view is None else msgspec.structs.asdict(view)),
@@ -279,7 +278,11 @@ class OperationsApi:
             after = page[-1].key
         return found[:limit]
 
+    def _lying_of(self, handle: str, key: str) -> list[Shelved]:
+        return [each for each in self._judge.shelf() if (each.handle, each.key) == (handle, key)]
+
     def detector(self, asked: Asked) -> Any:
+        """One detector or alarm, and what of it lies on the shelf."""
         model, key = self._deployed(asked.path["model"], *_kinds(asked.query.get("kind", ""))), asked.path["key"]
         look = self._judge.alarm if model.kind == "alarm" else self._judge.detector
         found = (look(model.name, "") if key == "-" else None) or look(model.name, key)
@@ -290,7 +293,8 @@ class OperationsApi:
                     "ResourceNotFoundException", f"model {model.name}: name a detector: the key is {keyed}"
                 )
             raise ServiceError("ResourceNotFoundException", f"detector {model.name} {key}: does not exist")
-        return found
+        lying = self._lying_of(model.handle, found.key)
+        return {**msgspec.structs.asdict(found), "shelf": [_lying(each) for each in lying]}
 
     def actions(self, asked: Asked) -> Any:
         wanted: list[Any] = [each for each in asked.query.get("status", "").split(",") if each]

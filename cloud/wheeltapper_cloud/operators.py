@@ -149,6 +149,9 @@ def _show_detector(options: argparse.Namespace) -> int:
     lines += [f"  variable {name} = {json.dumps(value)}" for name, value in answer.get("variables", {}).items()]
     for name, due_ms in answer.get("timers", {}).items():
         lines.append(f"  timer {name} ends {moment(due_ms)}, in {age((due_ms - now_ms) / 1000)}")
+    for each in answer["shelf"]:
+        if each["kind"] == "detector":
+            lines.append(f"  {each['state'] or 'every alarm'} {operators_alarms.laid_aside(each)}")
     if answer.get("customer_action"):
         lines.append(_operated(answer))
     if answer.get("rule"):

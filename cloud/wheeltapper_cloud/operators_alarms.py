@@ -251,7 +251,7 @@ def _explained(alarm: Alarm, before: list[Alarm], now_ms: int) -> Iterator[str]:
         yield f"  severity  {alarm['severity']}"
     yield f"  taken up  {_taken_up(alarm, now_ms)}"
     if alarm["suppressed"]:
-        yield f"  {_laid_aside(alarm)}"
+        yield f"  {laid_aside(alarm, 9)}"
     yield f"  before    {_before(before, now_ms)}"
     yield f"  id        {alarm['id']}"
 
@@ -263,14 +263,14 @@ def _taken_up(alarm: Alarm, now_ms: int) -> str:
     return f"by {alarm['acknowledged_by'] or 'somebody'} {since} ago{_reasoned(alarm['acknowledged_note'])}"
 
 
-def _laid_aside(alarm: Alarm) -> str:
+def laid_aside(alarm: Alarm, width: int = 0) -> str:
     """
     By whom an alarm is kept away, and until when, as far as is known.
 
-    >>> _laid_aside({"suppressed": "shelved", "shelved_by": "ada", "shelved_until_ms": 1500, "shelved_note": "cleaning"})
-    'shelved   by ada until 1970-01-01 00:00:01Z: cleaning'
+    >>> laid_aside({"suppressed": "shelved", "shelved_by": "ada", "shelved_until_ms": 1500, "shelved_note": "cleaning"})
+    'shelved by ada until 1970-01-01 00:00:01Z: cleaning'
     """
-    word = "shelved  " if alarm["suppressed"] == "shelved" else "out of service"
+    word = str(alarm["suppressed"]).replace("_", " ").ljust(width)
     by = f" by {alarm['shelved_by']}" if alarm["shelved_by"] else ""
     until = "" if alarm["shelved_until_ms"] is None else f" until {moment(alarm['shelved_until_ms'])}"
     return f"{word}{by}{until}{_reasoned(alarm['shelved_note'])}"

@@ -283,6 +283,22 @@ def test_a_snoozed_alarm_is_shown_with_its_end_and_who_ends_it(cloud, capsys):
     assert "SNOOZE_DISABLED" in out
 
 
+def test_a_detector_is_shown_with_what_of_it_is_laid_aside(cloud, capsys):
+    run(capsys, "shelve", "Motor/m1", "--note", "cleaning")
+    run(capsys, "disable", "Motor/m2")
+
+    shown = []
+    for key in ("m1", "m2"):
+        main(["detectors", "show", "Motor", key])
+        shown.append(capsys.readouterr().out)
+    main(["detectors", "show", "Motor", "m1", "--json"])
+
+    assert "  hot shelved by ada until 2" in shown[0]
+    assert "  every alarm out of service by ada\n" in shown[1]
+    (lying,) = json.loads(capsys.readouterr().out)["shelf"]
+    assert (lying["state"], lying["shelved_by"], lying["shelved_note"]) == ("hot", "ada", "cleaning")
+
+
 def test_what_is_shelved_survives_kill_9(tmp_path):
     seen = []
     for first in (True, False):
