@@ -265,7 +265,7 @@ def test_one_template_holds_the_inputs_the_models_and_the_rules_of_a_plant(tmp_p
             lambda: broker.deliver() == 0 and cloud.companion.judge.detector("pumps", "111122223333") is not None
         )
 
-    assert "Parameters.Plant" not in caplog.text
+    assert "Plant: given" not in caplog.text
 
 
 def test_an_id_without_a_template_is_looked_for_in_the_message(tmp_path, caplog):
