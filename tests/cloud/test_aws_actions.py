@@ -301,13 +301,14 @@ def test_sitewise_gets_typed_values_with_time_and_quality(service, tmp_path):
                 "value": {"doubleValue": "$input.Reading.t"}, "timestamp": stamp, "quality": "'UNCERTAIN'"}}},
             {"iotSiteWise": {**asset, "entryId": "'truth'", "propertyValue": {
                 "value": {"booleanValue": "$input.Reading.ok"}}}},
+            {"iotSiteWise": {**asset, "entryId": "'shouted'", "propertyValue": {"value": {"booleanValue": "'TRUE'"}}}},
             {"iotSiteWise": {**asset, "entryId": "'text'", "propertyValue": {
                 "value": {"stringValue": "$input.Reading.word"}}}},
         ],
         service.url,
     )  # fmt: skip
 
-    assert [(kind, status) for kind, status, _ in found] == [("iotSiteWise", "delivered")] * 4
+    assert [(kind, status) for kind, status, _ in found] == [("iotSiteWise", "delivered")] * 5
     assert {path for path, _ in service.asked} == {"/properties"}
     entries = {entry["entryId"]: entry for _, body in service.asked for entry in json.loads(body)["entries"]}
     event_time = {"timeInSeconds": 1_699_999_999, "offsetInNanos": 500_000_000}
@@ -322,6 +323,7 @@ def test_sitewise_gets_typed_values_with_time_and_quality(service, tmp_path):
         }
     ]
     assert entries["truth"]["propertyValues"][0]["value"] == {"booleanValue": False}
+    assert entries["shouted"]["propertyValues"][0]["value"] == {"booleanValue": True}
     assert entries["text"]["propertyValues"][0]["value"] == {"stringValue": "hot"}
 
 

@@ -52,7 +52,7 @@ def _shaped(value: Operand, kind: str) -> Operand:
         case "text":
             return text_of(value)
         case "boolean":
-            return convert("Boolean", value)
+            return convert("Boolean", value.lower() if type(value) is str else value)  # AWS writes 'TRUE' and 'FALSE'
         case "decimal":
             return convert("Decimal", value)
         case "integer":
