@@ -16,8 +16,9 @@ import msgspec
 
 from wheeltapper.detector.cloudformation import is_template, read_template
 from wheeltapper.detector.documents import parse_document
+from wheeltapper.detector.terraform import is_terraform
 from wheeltapper.errors import DefinitionError, SettingsError
-from wheeltapper_cloud.rule_terraform import is_terraform, terraform_rules
+from wheeltapper_cloud.rule_terraform import terraform_rules
 from wheeltapper_cloud.rules import RuleSettings
 
 log = logging.getLogger(__name__)

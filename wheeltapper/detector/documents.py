@@ -6,6 +6,7 @@ Nothing in a text is executed: YAML goes through a safe loader that knows only C
 
 import codecs
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,8 @@ Remark = Callable[[str, str], None]
 
 # Deeper nesting than any real template; recursion stays far from Python's own limit.
 MAX_DEPTH = 100
+
+_HCL = re.compile(r"^[ \t]*(resource|data|provider|variable|module|locals|terraform)\b[^:\n]*\{", re.MULTILINE)
 
 _SHORT_TAGS = (
     *("And", "Base64", "Cidr", "Equals", "FindInMap", "GetAZs", "GetAtt", "If", "ImportValue", "Join", "Length"),
@@ -164,13 +167,24 @@ def _parse_yaml(text: str, where: str) -> Any:
     except RecursionError:
         raise DefinitionError(f"{where}: nested too deeply; {MAX_DEPTH} levels are allowed") from None
     except yaml.MarkedYAMLError as error:
+        if _HCL.search(text):
+            raise DefinitionError(
+                f"{where}: is in Terraform's own language; give what `terraform show -json` prints"
+            ) from None
         mark = error.problem_mark
         place = f" at line {mark.line + 1} column {mark.column + 1}" if mark else ""
         raise DefinitionError(f"{where}: not YAML: {error.problem}{place}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise DefinitionError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
+    if isinstance(document, str):  # to YAML, nearly everything is a text
+        _refuse_hcl(text, where)
     _check_depth(document, where)
     return document
+
+
+def _refuse_hcl(text: str, where: str) -> None:
+    if _HCL.search(text):
+        raise DefinitionError(f"{where}: is in Terraform's own language; give what `terraform show -json` prints")
 
 
 def _check_depth(document: Any, where: str) -> None:

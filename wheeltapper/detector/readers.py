@@ -1,5 +1,6 @@
 """
-Definitions from wherever they were kept: API bodies, console exports, CloudFormation and SAM templates or parts of them.
+Definitions from wherever they were kept: API bodies, console exports, CloudFormation and SAM templates or parts of them,
+Terraform's states and plans.
 
 A definition is handed on as it was written, nulls and order included; what cannot be honoured is listed in ``remarks``.
 """
@@ -17,6 +18,8 @@ from wheeltapper.detector.cloudformation import (
     read_template,
 )
 from wheeltapper.detector.documents import decode_text, parse_document
+from wheeltapper.detector.terraform import KINDS as TERRAFORM_KINDS
+from wheeltapper.detector.terraform import api_body, is_terraform, resources, stack_template
 from wheeltapper.errors import DefinitionError
 
 Body = dict[str, Any]
@@ -119,8 +122,8 @@ def read_document(document: Any, *, name: str, parameters: Mapping[str, str] | N
     _read(document, name, parameters or {}, found)
     if not (found.detector_models or found.alarm_models or found.inputs):
         raise DefinitionError(
-            f"{name}: holds no detector model, alarm model or input; a Create or Describe body, a console export or a "
-            "CloudFormation template is expected"
+            f"{name}: holds no detector model, alarm model or input; a Create or Describe body, a console export, a "
+            "CloudFormation template or what `terraform show -json` prints is expected"
         )
     return found
 
@@ -138,6 +141,9 @@ def _read(document: Any, name: str, parameters: Mapping[str, str], found: Defini
         return
     if not isinstance(document, dict):
         raise DefinitionError(f"{name}: a definition must be an object, not {type(document).__name__}")
+    if is_terraform(document):
+        _read_terraform(document, name, parameters, found)
+        return
     if is_template(document):
         for kind, body in read_template(document, parameters, found.remark):
             getattr(found, _KIND_LISTS[kind]).append(_checked(body, _KIND_LISTS[kind], name, found))
@@ -145,8 +151,7 @@ def _read(document: Any, name: str, parameters: Mapping[str, str], found: Defini
     if is_resource(document):
         document = read_resource(document, name, parameters, found.remark)
     else:
-        for parameter in sorted(set(parameters) - set(PSEUDO_PARAMETERS)):
-            found.remark(f"{PARAMETER}{parameter}", f"given, but {name} is no template: only templates have parameters")
+        _remark_parameters(parameters, name, found)
     kind, body = _unwrap(document)
     if not kind:
         found.remark(
@@ -154,6 +159,30 @@ def _read(document: Any, name: str, parameters: Mapping[str, str], found: Defini
         )
         return
     getattr(found, kind).append(_checked(body, kind, name, found))
+
+
+def _remark_parameters(parameters: Mapping[str, str], name: str, found: Definitions) -> None:
+    for parameter in sorted(set(parameters) - set(PSEUDO_PARAMETERS)):
+        found.remark(f"{PARAMETER}{parameter}", f"given, but {name} is no template: only templates have parameters")
+
+
+def _read_terraform(document: Mapping[str, Any], name: str, parameters: Mapping[str, str], found: Definitions) -> None:
+    """The definitions of Terraform, and those of the templates that it hands to CloudFormation."""
+    others: dict[str, list[str]] = {}
+    stacks = 0
+    for address, kind, values in resources(document):
+        if kind in TERRAFORM_KINDS:
+            members = _KIND_LISTS[TERRAFORM_KINDS[kind]]
+            getattr(found, members).append(_checked(api_body(values), members, address, found))
+        elif (template := stack_template(kind, values, address)) is not None:
+            stacks += 1
+            _read(template, address, parameters, found)
+        else:
+            others.setdefault(kind, []).append(address)
+    for kind, addresses in others.items():
+        found.remark(", ".join(addresses), f"left out: {kind} is not an IoT Events resource")
+    if not stacks:
+        _remark_parameters(parameters, name, found)
 
 
 def _unwrap(document: Mapping[str, Any]) -> tuple[str, Body]:
