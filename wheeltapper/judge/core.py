@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from wheeltapper.detector.settings import DEFAULTS, EngineSettings
+from wheeltapper.detector.state import AlarmState
 from wheeltapper.errors import UnavailableError
 from wheeltapper.journal import Journal, Row
 from wheeltapper.judge import alarms, rows, shelf
@@ -149,6 +150,19 @@ class Core:
             log.warning("judge: timers that fell due meanwhile wait: %s", error)
         self._keep_pending()
         self.ledger.load(self.journal.connection)
+        self._find_snoozed()
+
+    def _find_snoozed(self) -> None:
+        """Lay on the shelf what the detectors know to be snoozed and an earlier release did not write there."""
+        for record in alarms.snoozed_unexplained(self.journal.connection):
+            alarm = self.shard.export(record.handle, record.key)
+            if isinstance(alarm, AlarmState) and alarm.snoozed_until is not None:
+                until_ms = int(alarm.snoozed_until * 1000)
+                entry = Shelved(
+                    kind="alarm", model=record.model, key=record.key, since_ms=until_ms - 1000 * alarm.snooze_s,
+                    until_ms=until_ms, note=alarm.note, sequence=record.sequence,
+                )  # fmt: skip
+                self.ledger.shelve(entry)
 
     def _keep_pending(self) -> None:
         """Have what a replay brought up again found in the table, where what is known stands as well."""
