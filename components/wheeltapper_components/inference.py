@@ -26,6 +26,7 @@ from wheeltapper_components.drift import DriftWatch, Scored
 from wheeltapper_components.forests import ForestFiles
 from wheeltapper_components.health import Pulse
 from wheeltapper_components.inbox import Arrival, Inbox
+from wheeltapper_components.kept import Kept, encode_rows, recall_rows, restore_state
 from wheeltapper_components.links import Links
 from wheeltapper_components.pacing import Pacing, Step
 from wheeltapper_components.predictions import encode_prediction, prediction_of
@@ -56,22 +57,6 @@ class Item(NamedTuple):
     key: str
     timed: bool = True
     told: bool = True
-
-
-class Kept(msgspec.Struct, array_like=True, frozen=True):
-    """What a restart must know of a thing: its newest reading, what which model remembers, and the row in the making."""
-
-    newest_ms: int
-    sha256: str
-    state: bytes
-    window: bytes = b""
-
-
-class KeptRow(msgspec.Struct, array_like=True, frozen=True):
-    """One reading that a model was fed, kept to warm the next one."""
-
-    values: dict[str, Value]
-    time_ms: int | None
 
 
 class Counts(msgspec.Struct):
@@ -191,8 +176,7 @@ class Inference:
         for thing in self.things():
             seat = self.shelf.seat_of(thing)
             if seat is not None and seat.slot is not None:
-                kept = [KeptRow(dict(row.values), row.time_ms) for row in seat.slot.rows(thing)]
-                rows[f"rows/{thing}"] = msgspec.msgpack.encode(kept)
+                rows[f"rows/{thing}"] = encode_rows(seat.slot, thing)
         return rows
 
     def _restore(self) -> None:
@@ -209,15 +193,26 @@ class Inference:
                 continue
             row_ms = self._pacing.restore(thing, seat, kept.window) or kept.newest_ms
             if f"rows/{thing}" in rows:
-                before = msgspec.msgpack.decode(rows[f"rows/{thing}"], type=list[KeptRow])
-                if before and before[-1].time_ms == row_ms:  # else a kill came after they were kept
-                    seat.slot.recall(thing, [SensorRow(thing, row.values, row.time_ms) for row in before])
+                recall_rows(seat.slot, thing, rows[f"rows/{thing}"], row_ms)
             self._forests.restore(seat.slot, thing)
-            if seat.slot.card.sha256 == kept.sha256:
-                seat.slot.restore(thing, kept.state)
-            else:
-                seat.slot.rewarm(thing)
+            restore_state(seat.slot, thing, kept)
         self._seen.restore(outbox.states("seen/").values())
+
+    def _take_back(self, things: Iterable[str]) -> None:
+        """Put things back to where the disk says that they were: readings that were not kept come again."""
+        for thing in things:
+            self._timeline.forget(thing)
+            self._pacing.forget(thing)
+            seat = self.shelf.seat_of(thing)
+            if seat is not None:
+                seat.forget(thing)
+            state = self._links.first.outbox.state(f"thing/{thing}")
+            if state:
+                kept = msgspec.msgpack.decode(state, type=Kept)
+                self._timeline.restore(thing, kept.newest_ms)
+                if seat is not None and seat.slot is not None:
+                    self._pacing.restore(thing, seat, kept.window)
+                    restore_state(seat.slot, thing, kept)
 
     def _drop_surplus(self) -> dict[str, bytes]:
         """Forget the things that are too many, and the states by which they are forgotten on disk."""
@@ -311,8 +306,7 @@ class Inference:
                 return
             self._seen.add(ids)
         except Exception:
-            for item, _delivery in ready:  # it comes again, and must make a row then
-                self._pacing.forget(item.reading.thing)
+            self._take_back({item.reading.thing for item, _delivery in ready})
             raise
         finally:
             self._held.difference_update(ids)  # after a failure too: what comes again is then no repeat

@@ -171,6 +171,10 @@ class Timeline:
         """Go on after a restart."""
         self._newest[thing] = newest_ms
 
+    def forget(self, thing: str) -> None:
+        """The thing's next reading is its first."""
+        self._newest.pop(thing, None)
+
     def surplus(self, most: int) -> list[str]:
         """
         Forget the things that were heard of longest ago, beyond so many, and give their names.

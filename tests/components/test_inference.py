@@ -88,6 +88,36 @@ def test_a_reading_of_a_batch_that_failed_is_scored_when_it_comes_again(
     assert gateway.scored() == ["m1"]
 
 
+@pytest.mark.parametrize("period_s", [0.0, "card"])
+def test_readings_of_a_batch_that_failed_are_scored_as_if_it_had_not(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, period_s: Any
+) -> None:
+    models = [
+        ModelSettings(things=["*"], folder=write_small_model(tmp_path / "paced", period_ms=1000), period_s=period_s)
+    ]
+    gateway, straight = make(models=models), MemoryGateway(tmp_path / "other", models=models)
+    for each in (gateway, straight):
+        each.send(*range(10))
+        each.run()
+        each.send(*range(10, 20))
+    straight.run()
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("unforeseen")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(gateway.links, "put", fail)
+        with pytest.raises(RuntimeError):
+            gateway.run()
+    gateway._local_client.redeliver()
+    gateway.run()
+
+    told = [[(word["reading_id"], word["score"]) for word in each.heard()] for each in (gateway, straight)]
+    straight.close()
+    assert told[0] == told[1]
+    assert len(told[0]) == 19
+
+
 def test_a_repeated_reading_is_not_scored_again(make: Make) -> None:
     gateway = make()
 
