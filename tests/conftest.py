@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.mosquitto import Mosquitto, find_mosquitto
+
+# How long an example takes says how busy the machine is, and nothing of what is tested.
+settings.register_profile("wheeltapper", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("wheeltapper")
 
 
 def _absent(what: str) -> None:
