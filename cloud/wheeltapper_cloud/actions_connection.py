@@ -20,8 +20,8 @@ from wheeltapper_cloud.actions_patience import Patience
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 _OWN_NAME_S = 2.0
 
-
-_names = Patience()
+_names = Patience(32)
+_own_names = Patience(1)
 
 
 class Deadline:
@@ -41,7 +41,7 @@ class Deadline:
             OSError: none does, or the time is up.
         """
         failure = OSError(f"{host} has no address")
-        for family, kind, protocol, _, address in _names.wait(self._left(), lambda: _addresses(host, port)):
+        for family, kind, protocol, _, address in self._addresses(host, port):
             connection = socket.socket(family, kind, protocol)
             try:
                 connection.settimeout(self._left())
@@ -54,6 +54,14 @@ class Deadline:
             else:
                 return connection
         raise failure
+
+    def _addresses(self, host: str, port: int) -> list[Any]:
+        try:
+            return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        except socket.gaierror:
+            return _names.wait(self._left(), lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except UnicodeError as error:
+            raise OSError(f"{host}: no name of a host") from error
 
     @property
     def over(self) -> bool:
@@ -110,17 +118,10 @@ def deadline(seconds: float) -> Iterator[Deadline]:
         until.let_go()
 
 
-def _addresses(host: str, port: int) -> list[Any]:
-    try:
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError as error:
-        raise OSError(f"{host}: no name of a host") from error
-
-
 def own_name(connection: socket.socket) -> str:
     """This machine's full name; where it has none, or nobody says it in time, its address, as mail servers are told it."""
     with contextlib.suppress(TimeoutError):
-        name = _names.wait(_OWN_NAME_S, socket.getfqdn)
+        name = _own_names.wait(_OWN_NAME_S, socket.getfqdn)
         if "." in name:
             return name
     address = connection.getsockname()[0]

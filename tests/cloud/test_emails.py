@@ -1,5 +1,6 @@
 """E-mails that meet a hostile or tired server."""
 
+import socket
 import threading
 from email import message_from_string
 from email.policy import default
@@ -9,6 +10,7 @@ import pytest
 from tests.executing import action, run
 from tests.loopback import free_port
 from wheeltapper.errors import MessageError, SettingsError, UnavailableError
+from wheeltapper_cloud import actions_connection
 from wheeltapper_cloud.actions_email import EmailExecutor, Mailer
 from wheeltapper_cloud.actions_settings import SmtpSettings, ToEmail
 
@@ -24,7 +26,7 @@ class Post:
     def __init__(self, **answers):
         self.answers = {"EHLO": "250 ok", "MAIL": "250 ok", "RCPT": "250 ok", "DATA": "354 go", "QUIT": "221 bye"}
         self.answers.update({word.replace("_", " "): answer for word, answer in answers.items()})
-        self.mails, self.recipients = [], []
+        self.mails, self.recipients, self.greetings = [], [], []
 
     def __call__(self, connection):
         stream = connection.makefile("rwb")
@@ -36,6 +38,8 @@ class Post:
         say("220 ready")
         while line := stream.readline().decode():
             word = line[:4].upper()
+            if word == "EHLO":
+                self.greetings.append(line.split()[1])
             if word == "RCPT":
                 self.recipients.append(line.strip()[8:])
             found = [answer for start, answer in self.answers.items() if line.upper().startswith(start.upper())]
@@ -103,6 +107,20 @@ def dripping(before):
 def test_a_mail_server_that_answers_drop_by_drop_is_given_up_in_time(serving, before):
     with pytest.raises(UnavailableError, match=r"longer than 1 s"):
         mailer(serving(dripping(before)), timeout_s=1).send("p@x.example", ["a@x.example"], "s", "b", "a1", 0)
+
+
+def test_a_machine_that_cannot_learn_its_own_name_sends_mail_under_its_address(serving, monkeypatch):
+    over, post = threading.Event(), Post()
+    monkeypatch.setattr(actions_connection, "_OWN_NAME_S", 0.1)
+    monkeypatch.setattr(socket, "getfqdn", lambda *_: over.wait(90))
+    sender = mailer(serving(post))
+
+    for number in range(3):
+        sender.send("p@x.example", ["a@x.example"], "s", "b", f"a{number}", 0)
+
+    over.set()
+    assert len(post.mails) == 3
+    assert set(post.greetings) == {"[127.0.0.1]"}
 
 
 def test_a_mail_that_is_taken_is_not_sent_again_because_the_farewell_fails(serving):

@@ -143,7 +143,13 @@ def test_a_webhook_whose_server_says_nothing_is_given_up_in_time(serving, tmp_pa
 
 def test_a_webhook_whose_name_nobody_resolves_is_given_up_in_time(tmp_path, monkeypatch):
     over = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(90))
+
+    def resolve(*_, flags=0, **__):
+        if flags == socket.AI_NUMERICHOST:
+            raise socket.gaierror(socket.EAI_NONAME, "not a number")
+        over.wait(90)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
     settings = ToWebhook(url="https://example.com/x", secret_file=secret(tmp_path), timeout_s=0.2)
 
     with pytest.raises(UnavailableError, match=r"longer than 0\.2 s"):
