@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from wheeltapper.detector.cloudformation import is_template, read_template
-from wheeltapper.detector.documents import parse_document
+from wheeltapper.detector.documents import decode_text, parse_document
 from wheeltapper.detector.terraform import is_terraform
 from wheeltapper.errors import DefinitionError, SettingsError
 from wheeltapper_cloud.rule_terraform import terraform_rules
@@ -68,9 +68,9 @@ def _read(settings: RuleSettings, path: Path, parameters: Mapping[str, str]) -> 
     if path.suffix == ".tf":
         raise SettingsError(f"{path}: is in Terraform's own language; give what `terraform show -json` prints")
     try:
-        document = _document(path.read_text(encoding="utf-8"), str(path))
+        document = _document(decode_text(path.read_bytes(), str(path)), str(path))
         bodies = list(_bodies(document, str(path), parameters))
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error}") from error
     except DefinitionError as error:
         raise SettingsError(_with_place(str(error), str(path))) from error
@@ -117,14 +117,13 @@ def _bodies(document: Any, where: str, parameters: Mapping[str, str]) -> Iterato
             yield from _bodies(each, f"{where}[{number}]", parameters)
     if not isinstance(document, dict):
         return
-    if document.get("Type") == _RESOURCE:
-        document = {"Resources": {"Rule": document}}
+    document = _in_template(document)
     if is_template(document):
         for _kind, body in read_template(document, parameters, _remark, {_RESOURCE: "ruleName"}):
             yield from _bodies(body, where, parameters)
     elif is_terraform(document):
-        for address, body in terraform_rules(document):
-            yield f"{where}: {address}", body
+        for place, body in terraform_rules(document, where):
+            yield from _bodies(body, place, parameters)
     elif isinstance(document.get("topicRulePayload"), dict):
         name = document.get("ruleName", "")
         yield f"{where}: rule {name}", {"ruleName": name, **document["topicRulePayload"]}
@@ -132,6 +131,19 @@ def _bodies(document: Any, where: str, parameters: Mapping[str, str]) -> Iterato
         yield f"{where}: rule {document['rule'].get('ruleName', '')}", document["rule"]
     elif "sql" in document:
         yield where, document
+
+
+def _in_template(document: dict[str, Any]) -> dict[str, Any]:
+    """A part of a template, or a rule whose members begin with capitals, as SDKs print it, in a template; others as is."""
+    if any(isinstance(each, dict) and each.get("Type") == _RESOURCE for each in document.values()):
+        return {"Resources": document}
+    if document.get("Type") == _RESOURCE:
+        return {"Resources": {"Rule": document}}
+    for payload in (document.get("TopicRulePayload"), document.get("Rule"), document):
+        if isinstance(payload, dict) and "Sql" in payload:
+            name = str(document.get("RuleName") or payload.get("RuleName") or "Rule")
+            return {"Resources": {name: {"Type": _RESOURCE, "Properties": {"TopicRulePayload": payload}}}}
+    return document
 
 
 def _remark(where: str, what: str) -> None:

@@ -1,19 +1,29 @@
-"""Topic rules of Terraform, from ``terraform show -json`` or a state file, as AWS would show them."""
+"""Topic rules of Terraform's providers, as ``aws iot get-topic-rule`` has them or as a template does."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from wheeltapper.detector.terraform import objects, resources
+from wheeltapper.detector.terraform import api_body, objects, resources, stack_template
 
-_RESOURCE = "aws_iot_topic_rule"
 _NAMES = {"input_name": "inputName", "message_id": "messageId", "batch_mode": "batchMode"}
 
 
-def terraform_rules(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The topic rules, each with its address and as ``aws iot get-topic-rule`` has it."""
-    for address, kind, values in resources(document):
-        if kind == _RESOURCE:
-            yield address, _body(values)
+def terraform_rules(document: Mapping[str, Any], where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """
+    The topic rules of a state or a plan, each with its address.
+
+    Raises:
+        DefinitionError: the template of a stack cannot be read.
+    """
+    for resource in resources(document):
+        place = f"{where}: {resource.address}"
+        template = stack_template(resource.type, resource.values, place)
+        if template is not None:
+            yield place, template
+        elif resource.type == "aws_iot_topic_rule":
+            yield place, {"rule": _body(resource.values)}
+        elif resource.type == "awscc_iot_topic_rule":
+            yield place, api_body(resource.values)
 
 
 def _body(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -69,6 +69,39 @@ STATE = {
         {"mode": "managed", "type": "aws_iot_topic_rule", "name": "pumps", "instances": [{"attributes": RESOURCE}]},
     ],
 }
+CAPITALS = {
+    "RuleName": "Pumps",
+    "Sql": PAYLOAD["sql"],
+    "Actions": [
+        {
+            "S3": None,
+            "IotEvents": {"InputName": "Pump", "MessageId": "${topic(2)}-${seq}", "RoleArn": "r", "BatchMode": False},
+        }
+    ],
+    "RuleDisabled": False,
+    "AwsIotSqlVersion": "2016-03-23",
+    "ErrorAction": None,
+}
+CLOUD_CONTROL = {
+    "address": "awscc_iot_topic_rule.pumps",
+    "type": "awscc_iot_topic_rule",
+    "values": {
+        "id": "Pumps",
+        "rule_name": "Pumps",
+        "topic_rule_payload": {
+            "sql": PAYLOAD["sql"],
+            "aws_iot_sql_version": "2016-03-23",
+            "rule_disabled": False,
+            "error_action": None,
+            "actions": [{"iot_events": {k: v for k, v in BLOCK.items() if k != "batch_mode"}, "s3": None}],
+        },
+    },
+}
+STACK = {
+    "address": "aws_cloudformation_stack.plant",
+    "type": "aws_cloudformation_stack",
+    "values": {"template_body": TEMPLATE.replace(", Default: dt", ""), "parameters": {"Plant": "dt"}},
+}
 SYNTHESISED = {
     "Resources": {
         "PumpInput08947B23": {"Type": "AWS::IoTEvents::Input", "Properties": {"InputName": "Pump"}},
@@ -147,6 +180,13 @@ def read(tmp_path, document, **settings):
         {"terraform_version": "1.9.0", "values": {"root_module": {"child_modules": [{"child_modules": [ROOT]}]}}},
         {"planned_values": {"root_module": ROOT}, "resource_changes": []},
         STATE,
+        {"planned_values": {"root_module": {"resources": [CLOUD_CONTROL]}}},
+        {"values": {"root_module": {"resources": [STACK]}}, "terraform_version": "1.9.0"},
+        {"TemplateBody": TEMPLATE, "StagesAvailable": ["Original"]},
+        {"PumpRule": {"Type": "AWS::IoT::TopicRule", "Properties": {"TopicRulePayload": PAYLOAD}}},
+        {"RuleArn": "arn:aws:iot:eu-west-1:1:rule/Pumps", "Rule": CAPITALS},
+        {"RuleName": "Pumps", "TopicRulePayload": CAPITALS},
+        CAPITALS,
     ],
     ids=[
         *(
@@ -160,7 +200,8 @@ def read(tmp_path, document, **settings):
             "comment",
         ),
         *("get-topic-rule-as-yaml", "cdk-synth", "sam", "terraform-show", "terraform-modules", "terraform-plan"),
-        "terraform-state",
+        *("terraform-state", "terraform-cloud-control", "terraform-stack", "get-template", "resources", "powershell"),
+        *("properties", "capitals"),
     ],
 )
 def test_every_form_in_which_aws_shows_a_rule_is_read(tmp_path, document):
