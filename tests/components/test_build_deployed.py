@@ -92,6 +92,7 @@ def motor_reading(number: int) -> bytes:
     return encode(Reading(f"m{number}", "motor-1", 1_000 * number, dict(middle)))
 
 
+@pytest.mark.timeout(900)
 def test_it_installs_without_an_index_and_scores_on_a_nucleus_lite(
     built: dict[str, Built], nucleus: Nucleus, tmp_path: Path
 ) -> None:
@@ -103,12 +104,12 @@ def test_it_installs_without_an_index_and_scores_on_a_nucleus_lite(
     bare = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "PIP_INDEX_URL": "http://127.0.0.1:9/simple"}
     install = script_of(inference, "install", root, work)
 
-    subprocess.run(["sh", "-c", install], env=bare, cwd=work, check=True, timeout=110)
+    subprocess.run(["sh", "-c", install], env=bare, cwd=work, check=True, timeout=300)
 
     venv = work / f"venv-{inference.version}"
     assert (venv / ".ok").exists()
     python = (venv / "bin" / "python").stat().st_mtime_ns
-    subprocess.run(["sh", "-c", install], env=bare, cwd=work, check=True, timeout=30)
+    subprocess.run(["sh", "-c", install], env=bare, cwd=work, check=True, timeout=120)
     assert (venv / "bin" / "python").stat().st_mtime_ns == python
     recipe: dict[str, Any] = json.loads(inference.recipe.read_text())
     component = nucleus.install(recipe)
@@ -119,15 +120,15 @@ def test_it_installs_without_an_index_and_scores_on_a_nucleus_lite(
     }
     with subprocess.Popen(["sh", "-c", script_of(inference, "run", root, work)], env=bare | told, cwd=work) as process:
         try:
-            assert nucleus.wait_for(lambda: component.states == ["RUNNING"], 60)
+            assert nucleus.wait_for(lambda: component.states == ["RUNNING"], 120)
             for number in range(1, 40):
                 nucleus.publish_local("wt/motor-1/reading", motor_reading(number))
-            assert nucleus.wait_for(lambda: any(topic == "wt/motor-1/prediction" for topic, _ in nucleus.local), 60)
+            assert nucleus.wait_for(lambda: any(topic == "wt/motor-1/prediction" for topic, _ in nucleus.local), 120)
             prediction = json.loads(next(payload for topic, payload in nucleus.local if topic.endswith("/prediction")))
             assert prediction["anomaly"] in (0, 1)
         finally:
             process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(90) == 0
 
 
 def test_the_same_inputs_give_the_same_bytes(plan: Plan, built: dict[str, Built], wheels: Path, tmp_path: Path) -> None:

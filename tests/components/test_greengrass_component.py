@@ -70,14 +70,14 @@ class Bench:
     def stop(self) -> None:
         for component, thread in self._running:
             component.stop()
-            thread.join(20)
+            thread.join(90)
             assert not thread.is_alive()
         self._running.clear()
 
     def ended(self, status: int) -> bool:
         """Whether the last component's run ends with this status."""
         for _, thread in self._running:
-            thread.join(30)
+            thread.join(90)
         return self.statuses[-1:] == [status]
 
     def predictions(self, side: str = "local") -> list[dict[str, Any]]:

@@ -192,7 +192,7 @@ def test_a_run_told_by_the_command_line_alone_sends_and_reports(
             health = (tmp_path / "data" / "health.json").read_text()
     process.terminate()
 
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=90)
 
     assert (process.returncode, "Traceback" in said) == (0, False), said
     assert '"thing":"pump-7"' in health

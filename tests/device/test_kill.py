@@ -51,7 +51,7 @@ def test_fifty_kills_skip_no_reading_and_make_none_twice(tmp_path: Path) -> None
         time.sleep(moments.uniform(0.0, 0.06))
         os.kill(child, signal.SIGKILL)
     parent.stdin.close()
-    assert parent.wait(30) == 0
+    assert parent.wait(90) == 0
     parent.stdout.close()
 
     outbox = Outbox(path)

@@ -336,7 +336,7 @@ def plant(tmp_path: Path, mosquitto_path: str, compose: dict[str, Any]) -> Itera
     finally:
         for process in reversed(plant.processes):
             process.terminate()
-            process.wait(30)
+            process.wait(90)
 
 
 def heard_by(transport: Transport, topic_filter: str) -> list[tuple[str, dict[str, Any]]]:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,38 @@ def up(folder: Path, *arguments: str, timeout_s: float = 110) -> subprocess.Comp
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
-def events_of(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+def events_until(folder: Path, holds: Callable[[list[dict[str, Any]]], bool], *arguments: str) -> list[dict[str, Any]]:
+    """What a run says until it has said enough; then it is told to end."""
+    command = [*UP, "--json", "--port", str(free_port()), "--data-dir", str(folder / "run"), *arguments]
+    events: list[dict[str, Any]] = []
+    with (folder / "said").open("w+") as said:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True)
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                events.append(json.loads(line))
+                if holds(events):
+                    break
+        finally:
+            process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=120)
+        said.seek(0)
+        assert process.returncode == 0, said.read()
+    return [*events, *map(json.loads, rest.splitlines())]
+
+
+def kinds_of(events: list[dict[str, Any]]) -> set[str]:
+    return {event["kind"] for event in events}
 
 
 @pytest.mark.parametrize("scenario", ["motor", "robot", "evaporator"])
 def test_a_machine_falls_ill_and_the_alarm_says_which_sensor_which_condition_and_which_values(
     scenario: str, tmp_path: Path
 ) -> None:
-    events = events_of(
-        up(tmp_path, "--json", "--scenario", scenario, "--seed", "3", "--duration", "20", "--speed", "40")
+    kinds = {"reading", "prediction", "state", "alarm", "action", "health"}
+
+    events = events_until(
+        tmp_path, lambda events: kinds_of(events) == kinds, "--scenario", scenario, "--seed", "3", "--speed", "40"
     )
 
     fault = next(event for event in events if event.get("process") == "machine")
@@ -46,8 +68,7 @@ def test_a_machine_falls_ill_and_the_alarm_says_which_sensor_which_condition_and
     assert all(reference in first["condition"] for reference in first["values"])
     assert first["score"] > first["values"]["$input.Prediction.limit"]
     assert first["model"]["name"] and first["model"]["version"]
-    kinds = {event["kind"] for event in events}
-    assert kinds == {"reading", "prediction", "state", "alarm", "action", "health"}
+    assert kinds_of(events) == kinds
     assert all(list(event)[:3] == ["time_ms", "kind", "thing"] for event in events)
 
 
@@ -58,32 +79,37 @@ def test_a_recorded_file_is_learnt_from_its_first_rows_and_alarms_inside_its_lab
     rows = recorded.read_text().splitlines()[1:]
     labelled = [row.split(";")[0] for row in rows if row.split(";")[-2] == "1.0"]
 
-    events = events_of(up(tmp_path, "--json", "--replay", str(recorded), "--duration", "26", "--speed", "60"))
+    def is_inside(event: dict[str, Any]) -> bool:
+        if event["kind"] != "alarm":
+            return False
+        moment = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(event["reading_time_ms"] / 1000))
+        return labelled[0] <= moment <= labelled[-1]
 
-    alarms = [event for event in events if event["kind"] == "alarm"]
-    times = [time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(alarm["reading_time_ms"] / 1000)) for alarm in alarms]
-    assert any(labelled[0] <= moment <= labelled[-1] for moment in times)
+    events = events_until(tmp_path, lambda events: is_inside(events[-1]), "--replay", str(recorded), "--speed", "60")
+
+    assert any(map(is_inside, events))
 
 
 def test_a_process_that_is_killed_is_started_again_and_the_alarm_still_comes(tmp_path: Path) -> None:
-    command = [*UP, "--json", "--port", str(free_port()), "--data-dir", str(tmp_path / "run")]
-    process = subprocess.Popen(
-        [*command, "--speed", "36", "--duration", "26"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    killed, alarms, restarted = False, 0, False
-    for line in process.stdout:
-        event = json.loads(line)
-        if event["kind"] == "health" and event.get("process") == "gateway" and event["status"] == "starting":
-            gateway = int(event["detail"].removeprefix("pid ")) if event["detail"].startswith("pid ") else 0
-        if event["kind"] == "prediction" and not killed:
-            os.kill(gateway, signal.SIGKILL)
-            killed = True
-        restarted |= event["kind"] == "health" and event["status"] == "restarted"
-        alarms += event["kind"] == "alarm"
-    process.wait(60)
+    killed: list[int] = []
 
-    assert killed and restarted and alarms == 1
+    def is_over(events: list[dict[str, Any]]) -> bool:
+        if not killed and events[-1]["kind"] == "prediction":
+            pids = [each["detail"].removeprefix("pid ") for each in events if is_start_of_the_gateway(each)]
+            killed.append(int(pids[-1]))
+            os.kill(killed[0], signal.SIGKILL)
+        first = next((place for place, event in enumerate(events) if event["kind"] == "alarm"), len(events))
+        return sum(event["kind"] == "prediction" for event in events[first:]) > 100
+
+    events = events_until(tmp_path, is_over, "--speed", "36")
+
+    assert [event["status"] for event in events if event["kind"] == "health"].count("restarted") == 1
+    assert [event["kind"] for event in events].count("alarm") == 1
+
+
+def is_start_of_the_gateway(event: dict[str, Any]) -> bool:
+    told = (event["kind"], event.get("process"), event.get("status"))
+    return told == ("health", "gateway", "starting") and event["detail"].startswith("pid ")
 
 
 def test_ctrl_c_ends_everything_cleanly(tmp_path: Path) -> None:
