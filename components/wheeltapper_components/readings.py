@@ -68,7 +68,7 @@ def checked_time(time_ms: int) -> int:
     A message's time as it is.
 
     Raises:
-        MessageError: it lies in no year that has four digits.
+        MessageError: it lies before the year 1 or after 9999.
     """
     if not _EARLIEST_MS <= time_ms <= _LATEST_MS:
         raise MessageError(f"time_ms {time_ms} is no time; milliseconds since the epoch are wanted")
@@ -272,10 +272,10 @@ def _page_name(slot: int) -> str:
 class _Waiting(Generic[T]):
     """One thing's readings, by the clock that they were taken by, then by its time, then by arrival."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: int, newest_ms: int) -> None:
         self.heap: list[tuple[_Place, T]] = []
-        self.clock = 0
-        self.newest_ms = 0
+        self.clock = clock
+        self.newest_ms = newest_ms
 
 
 class OrderBuffer(Generic[T]):
@@ -293,6 +293,7 @@ class OrderBuffer(Generic[T]):
         self._set_back_ms = max(hold_ms, late_ms)
         self._waiting: dict[str, _Waiting[T]] = {}
         self._arrivals: deque[tuple[int, str, _Place]] = deque()
+        self._clock = count()
         self._number = count()
 
     def push(self, reading: Reading, item: T, now_ms: int) -> None:
@@ -300,11 +301,9 @@ class OrderBuffer(Generic[T]):
         time_ms = reading.time_ms
         waiting = self._waiting.get(reading.thing)
         if waiting is None:
-            waiting = self._waiting[reading.thing] = _Waiting()
-            waiting.newest_ms = time_ms
+            waiting = self._waiting[reading.thing] = _Waiting(next(self._clock), time_ms)
         elif time_ms < waiting.newest_ms - self._set_back_ms:
-            waiting.clock += 1
-            waiting.newest_ms = time_ms
+            waiting.clock, waiting.newest_ms = next(self._clock), time_ms
         waiting.newest_ms = max(waiting.newest_ms, time_ms)
         place = (waiting.clock, time_ms, next(self._number))
         heapq.heappush(waiting.heap, (place, item))

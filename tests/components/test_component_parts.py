@@ -277,6 +277,19 @@ def test_the_order_buffer_gives_everything_once_and_holds_nothing_for_long(
     assert buffer.due_ms() is None
 
 
+def test_what_was_given_early_shortens_no_later_wait_where_a_clock_was_set_back() -> None:
+    buffer: OrderBuffer[str] = OrderBuffer(hold_ms=100, late_ms=1_000)
+    for time_ms, name, now_ms in ((90_000, "a", 0), (10_000, "b", 10), (9_950, "c", 20)):
+        buffer.push(Reading(name, "m", time_ms, {}), name, now_ms)
+    first = buffer.pop(115)  # b is due, and c was taken before it
+
+    buffer.push(Reading("d", "m", 5_000, {}), "d", 116)
+
+    assert first == ["a", "c", "b"]
+    assert buffer.pop(120) == []
+    assert buffer.pop(216) == ["d"]
+
+
 def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
     path = tmp_path / "gateway.toml"
     path.write_text('[broker]\nurl = "mqtt://a:1"\n')
