@@ -7,6 +7,7 @@ format) a few pass per window, and the count of the rest is told when the window
 
 import logging
 import sys
+from datetime import datetime
 from typing import TextIO
 
 from wheeltapper.clock import Clock, SystemClock
@@ -47,7 +48,10 @@ class RepeatFilter(logging.Filter):
 
 
 class OneLineFormatter(logging.Formatter):
-    """Keeps a message on one line: what devices send stands in it, and must not begin lines of its own."""
+    """The time with its zone, the text on one line: what devices send stands in it, and must begin no line of its own."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
+        return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         record.message = "".join(
@@ -59,8 +63,6 @@ class OneLineFormatter(logging.Formatter):
 def set_up(level: str = "INFO", stream: TextIO | None = None) -> None:
     """Send every log record to one stream, standard error unless told otherwise, as ``time level logger: message``."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(
-        OneLineFormatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
-    )
+    handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.addFilter(RepeatFilter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
