@@ -1,5 +1,6 @@
 """Files that hold secrets: what others may read is no secret, and is refused with the fix."""
 
+import os
 from pathlib import Path
 
 from wheeltapper.errors import SettingsError
@@ -8,6 +9,8 @@ from wheeltapper.errors import SettingsError
 def check_private(path: Path, what: str) -> None:
     """
     See that nobody but its owner may read a file.
+
+    What root lays out for a service that is not root, as orchestrators mount secrets, the service's group may read, too.
 
     Args:
         path: the file.
@@ -18,10 +21,11 @@ def check_private(path: Path, what: str) -> None:
     """
     try:
         path.open("rb").close()
-        mode = path.stat().st_mode
+        found = path.stat()
     except OSError as error:
         raise SettingsError(f"{what} {path}: cannot be read: {error.strerror}") from error
-    if mode & 0o077:
+    of_roots = found.st_uid == 0 and os.geteuid() != 0
+    if found.st_mode & (0o037 if of_roots else 0o077):
         raise SettingsError(f"{what} {path}: holds a secret that others may read; run: chmod 600 {path}")
 
 

@@ -1,5 +1,6 @@
 """A secret that others may read is refused, with the fix, whichever setting names it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,19 @@ def test_a_brokers_password_that_others_may_read_is_refused_before_connecting(tm
 
     with pytest.raises(SettingsError, match=f"broker password_file {path}.*chmod 600 {path}"):
         BrokerSettings(username="plant", password_file=path).check_files()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can lay out a file of root's")
+def test_what_root_lays_out_for_a_service_its_group_may_read_and_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, 0o640)
+    monkeypatch.setattr(os, "geteuid", lambda: 1883)
+
+    assert read_secret(path, "x") == "engine"
+    path.chmod(0o644)
+    with pytest.raises(SettingsError, match="others may read"):
+        read_secret(path, "x")
 
 
 def test_a_key_that_others_may_read_is_refused_and_a_certificate_is_for_everybody(tmp_path: Path) -> None:
