@@ -17,6 +17,7 @@ from wheeltapper.detector.readers import read_bytes
 from wheeltapper.detector.simulate import Simulation, evaluate_request, simulate_request
 from wheeltapper.detector.trace import render
 from wheeltapper.errors import DataError, SettingsError
+from wheeltapper.messages import UNREADABLE
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -142,7 +143,7 @@ def _read_messages(name: str) -> Iterator[tuple[float, Message]]:
                     continue
                 try:
                     given = decoder.decode(line)
-                except msgspec.DecodeError as error:
+                except UNREADABLE as error:
                     batch = _batch_in(line + file.read()) if is_first else None
                     if batch is None:
                         raise DataError(f"{name}, line {number}: {error}") from error
@@ -158,7 +159,7 @@ def _read_messages(name: str) -> Iterator[tuple[float, Message]]:
 def _batch_in(text: bytes) -> BatchBody | None:
     try:
         return msgspec.json.decode(text, type=BatchBody)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
 
 
@@ -169,7 +170,7 @@ def _batch_messages(batch: BatchBody, name: str) -> Iterator[tuple[float, Messag
         time_ms = (given.timestamp or {}).get("timeInMillis", time_ms + 1000)
         try:
             payload = given.payload if isinstance(given.payload, dict) else _payload_of(given.payload)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise DataError(f"{name}, message {number}: payload is not a JSON object: {error}") from error
         yield time_ms / 1000.0, Message(given.input_name, payload, given.message_id, time_ms)
 

@@ -15,6 +15,7 @@ import msgspec
 
 from wheeltapper.detector.action import Message
 from wheeltapper.errors import DataError, SettingsError
+from wheeltapper.messages import UNREADABLE
 from wheeltapper.times import read_time
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def _read_lines(path: Path, input_name: str, time_column: str) -> Iterator[Chunk
                         payload = flat.decode(line)
                         given = _Line(input_name, payload.get(time_column), payload)
                     messages.append(_message(given, input_name))
-                except (msgspec.DecodeError, DataError) as error:
+                except (*UNREADABLE, DataError) as error:
                     raise DataError(f"{path}, line {number}: {error}") from error
                 if len(messages) >= _LINES:
                     yield Chunk(min(raw.tell(), total), total, messages)

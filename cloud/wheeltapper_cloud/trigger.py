@@ -19,6 +19,7 @@ from wheeltapper import topics
 from wheeltapper.cli import Commands
 from wheeltapper.clock import Clock, SystemClock
 from wheeltapper.errors import SettingsError, UnavailableError
+from wheeltapper.messages import UNREADABLE
 from wheeltapper.transport import Delivery, Transport
 
 _WILDCARDS = frozenset("+#\0")
@@ -130,7 +131,7 @@ class Asker:
         delivery.acknowledge()
         try:
             reply = msgspec.json.decode(delivery.payload, type=dict[str, Any])
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return
         if reply.get("request_id") == self._request_id:
             self._replies.append(reply)
@@ -149,7 +150,7 @@ def _ask(options: argparse.Namespace) -> int:
         raise SettingsError(f"--topic {template}: nothing can be published on a topic with + or #; name one thing's")
     try:
         payload = msgspec.json.decode(options.payload, type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise SettingsError(f"--payload: not a JSON object: {error}") from error
     broker = BrokerSettings(
         url=options.broker,

@@ -15,7 +15,7 @@ import msgspec
 
 from wheeltapper.clock import Clock
 from wheeltapper.errors import ModelError, UnavailableError
-from wheeltapper.messages import ModelName, Value, encode
+from wheeltapper.messages import UNREADABLE, ModelName, Value, encode
 from wheeltapper.outbox import Put
 from wheeltapper.topics import topic_of
 from wheeltapper_components.links import Links
@@ -172,7 +172,7 @@ class DriftWatch:
         state = self._links.first.outbox.state(f"drift/{row.thing}")
         try:
             kept = msgspec.msgpack.decode(state, type=Kept) if state else None
-        except msgspec.DecodeError:
+        except UNREADABLE:
             kept = None
         return Watched(row.card, self._settings, kept, self._clock.monotonic() + self._save_s)
 

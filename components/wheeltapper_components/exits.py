@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from wheeltapper.clock import Clock
+from wheeltapper.messages import UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -50,5 +51,5 @@ class ExitBudget:
     def _stamps(self) -> list[int]:
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=list[int])
-        except (OSError, msgspec.DecodeError):
+        except (OSError, *UNREADABLE):
             return []

@@ -16,7 +16,7 @@ import msgspec
 from wheeltapper import topics
 from wheeltapper.clock import Clock
 from wheeltapper.errors import SettingsError, UnavailableError
-from wheeltapper.messages import FaultBegun, Reading, TriggerReply, encode
+from wheeltapper.messages import UNREADABLE, FaultBegun, Reading, TriggerReply, encode
 from wheeltapper.outbox import Outbox, Put
 from wheeltapper.transport import Delivery
 from wheeltapper_device.settings import DeviceSettings
@@ -139,7 +139,7 @@ class Agent:
         kept = self._outbox.state(_STATE)
         try:
             progress = msgspec.json.decode(kept, type=Progress) if kept else Progress(store=secrets.token_hex(6))
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise SettingsError(f"data directory: its progress cannot be read ({error}); use another") from error
         if progress.source == self._source.identity:
             self._source.restore(progress.position)

@@ -16,7 +16,7 @@ import msgspec
 
 from wheeltapper.delimited import TIME_NAMES, delimiter_of, encoding_of, is_text, names_of, number_of, split_lines
 from wheeltapper.errors import DataError, SettingsError
-from wheeltapper.messages import RESERVED, Value
+from wheeltapper.messages import RESERVED, UNREADABLE, Value
 from wheeltapper.times import read_time
 from wheeltapper_device.machines import Fault
 from wheeltapper_device.settings import ReplaySettings
@@ -125,7 +125,7 @@ class ReplaySource:
     def restore(self, position: bytes) -> None:
         try:
             self._place = msgspec.json.decode(position, type=Place)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise SettingsError(f"replay: the saved position cannot be read: {error}") from error
         self._rows = self._open(self._place.row)
         self._waiting = self._time_ms = None

@@ -5,7 +5,7 @@ from typing import Protocol
 import msgspec
 
 from wheeltapper.errors import SettingsError
-from wheeltapper.messages import Value
+from wheeltapper.messages import UNREADABLE, Value
 from wheeltapper_device.machines import Fault, Simulation, Snapshot
 from wheeltapper_device.settings import SimulationSettings
 
@@ -79,7 +79,7 @@ class SimulatedSource:
     def restore(self, position: bytes) -> None:
         try:
             self._simulation.restore(msgspec.json.decode(position, type=Snapshot))
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise SettingsError(f"simulation: the saved position cannot be read: {error}") from error
 
     def begin_fault(self, name: str) -> Fault:

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from wheeltapper.errors import DataError, WheeltapperError
+from wheeltapper.messages import UNREADABLE
 from wheeltapper_models.card import CARD_FILE, sha256_of
 from wheeltapper_models.data import Table, read_table
 from wheeltapper_models.export import write
@@ -169,7 +170,7 @@ def _finished(out: Path, prints: dict[str, str]) -> dict[str, Outcome]:
     for line in lines:
         try:
             outcome = msgspec.json.decode(line, type=Outcome)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             continue  # cut short by the end of an earlier run
         if outcome.status == "trained" and prints.get(outcome.asset) == outcome.fingerprint:
             found[outcome.asset] = outcome

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from wheeltapper.errors import ModelError
+from wheeltapper.messages import UNREADABLE
 from wheeltapper_models.card import CLOCK_INPUTS, Card
 from wheeltapper_models.pace import BITS, LARGEST, Beat, BeatState, Pace, Taken
 
@@ -138,7 +139,7 @@ class Window:
         """
         try:
             found = msgspec.msgpack.decode(state, type=_State)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise ModelError(f"window: its state cannot be read: {error}") from error
         if found.pace == self.pace:
             self._beat.state, self._gathered = found.beat, found.gathered

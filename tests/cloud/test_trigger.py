@@ -24,6 +24,17 @@ class LiveBroker(MemoryBroker):
         self.deliver()
 
 
+@pytest.mark.parametrize("noise", [b"{", b'{"\xff": 1}', b"[" * 100_000, b"[]"])
+def test_what_is_no_reply_is_passed_over(noise: bytes) -> None:
+    broker = LiveBroker()
+    transport: MemoryTransport = broker.transport()
+    transport.subscribe(TOPIC, lambda delivery: transport.publish(delivery.topic + "/reply", noise))
+    gateway(broker, "done")
+    transport.start()
+
+    assert [reply["status"] for reply in Asker(broker.transport(), TOPIC, SystemClock()).ask({}, 5.0)] == ["done"]
+
+
 def gateway(broker: MemoryBroker, *statuses: str, request_id: str | None = None) -> None:
     transport: MemoryTransport = broker.transport()
 

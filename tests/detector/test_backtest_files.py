@@ -108,6 +108,19 @@ def test_what_cannot_be_read_says_where(tmp_path: Path, name: str, text: str, sa
         list(read_history(path, input_name="I", time_column="time"))
 
 
+@pytest.mark.parametrize("payload", [b'{"\xff": 1}', b'{"a": ' + b"[" * 100_000 + b"]}"], ids=["bytes", "depth"])
+def test_a_line_that_no_decoder_can_read_is_named(
+    models: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], payload: bytes
+):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"inputName": "I", "timestamp": 1, "payload": %s}' % payload)
+
+    with pytest.raises(DataError, match="line 1"):
+        list(read_history(path, input_name="I", time_column="time"))
+    assert main(["detector", "simulate", str(models[0]), "--messages", str(path)]) in (1, 2)
+    assert "line 1" in capsys.readouterr().err
+
+
 def test_a_file_of_columns_needs_the_names_of_its_input_and_time(
     models: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

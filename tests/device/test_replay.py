@@ -186,6 +186,14 @@ def test_what_cannot_be_replayed_is_refused_in_one_line(
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("kept", [b"{", b'{"\xff": 1}', b"[" * 100_000])
+def test_a_position_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, kept: bytes) -> None:
+    source = source_of(write(tmp_path / "f.csv", "a,b\n1,2\n"))
+
+    with pytest.raises(SettingsError, match="the saved position cannot be read"):
+        source.restore(kept)
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.csv"):
         source_of(tmp_path / "gone.csv")

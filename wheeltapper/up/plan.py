@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from wheeltapper.errors import SettingsError
+from wheeltapper.messages import UNREADABLE
 from wheeltapper.up.supervisor import Program
 
 SCENARIOS = ("motor", "robot", "evaporator")
@@ -61,7 +62,7 @@ def remember(run: Run, data_dir: Path) -> None:
                 )
             return
         path.write_bytes(msgspec.json.format(msgspec.json.encode(run)))
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise SettingsError(f"--data-dir {data_dir}: {error}") from error
 
 
