@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sqlite3
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.core.judging import ALARM, MODEL, Bench, deployment
 from wheeltapper.errors import UnavailableError
-from wheeltapper.judge import AlarmOperation, JudgeSettings, Refusal, ShelfOperation
+from wheeltapper.judge import AlarmOperation, JudgeSettings, Message, Refusal, ShelfOperation, shelf
 
 QUARTER_S = 900
 
@@ -254,6 +255,63 @@ def test_what_fell_due_while_down_comes_back_at_the_start(bench):
     assert told(bench) == ["hot"]
 
 
+@pytest.mark.parametrize("down", [False, True], ids=["while up", "while down"])
+def test_what_comes_and_goes_in_the_backlog_after_the_end_is_told(bench, down):
+    shelve(bench)
+    bench.clock.advance(QUARTER_S)
+    if down:
+        bench.crash()
+
+    payloads = [json.dumps({"id": "m1", "t": t, "n": 1}).encode() for t in (90, 20)]
+    bench.judge.put([Message("Reading", payload) for payload in payloads])
+
+    assert told(bench) == ["hot"]
+    assert bench.judge.shelf() == []
+
+
+def test_a_timer_that_fell_due_while_down_rings_where_the_shelving_is_over(tmp_path):
+    body = two_alarms()
+    cold = body["detectorModelDefinition"]["states"][0]["onInput"]["transitionEvents"]
+    cold[0]["condition"] = 'timeout("warming")'
+    cold.append(
+        {
+            "eventName": "warm",
+            "condition": "$input.Reading.t == 50",
+            "nextState": "cold",
+            "actions": [{"setTimer": {"timerName": "warming", "seconds": 120}}],
+        }
+    )
+    bench = Bench(tmp_path)
+    bench.judge.declare_inputs({"Reading": ["id", "t", "n"]})
+    bench.judge.deploy(deployment(body))
+    bench.put(50.0)
+    shelve(bench, for_s=60)
+    bench.clock.advance(200)
+
+    bench.crash()
+
+    assert told(bench) == ["hot"]
+    assert bench.judge.actions(["delivered"]) == []
+
+
+def test_a_full_disk_at_the_start_ends_the_shelving_later(bench, monkeypatch):
+    shelve(bench)
+    bench.put(90.0)
+    bench.judge.raised_alarms()
+    bench.clock.advance(QUARTER_S)
+
+    def full(*_arguments: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shelf, "erase", full)
+        bench.crash()
+        held = told(bench)
+    bench.judge.tick()
+
+    assert (held, told(bench)) == ([], ["hot"])
+
+
 def test_in_event_time_the_shelf_goes_by_the_hosts_clock_and_moves_no_other(tmp_path):
     bench = Bench(tmp_path, JudgeSettings(clock="event")).with_models()
     bench.put(90.0, time_ms=bench.clock.time_ms() - 3_600_000)
@@ -432,12 +490,8 @@ def test_every_action_settled_twice_leaves_nothing_pending_and_no_less(tmp_path)
     assert found.actions_pending == len(bench.judge.pending_actions()) > 0
 
 
-def test_the_database_of_an_earlier_release_is_taken_over(tmp_path):
-    bench = Bench(tmp_path).with_models()
-    bench.put(90.0)
-    bench.judge.acknowledge(bench.judge.raised_alarms()[0].id, by="ada", note="on it")
-    bench.judge.operate_alarms([AlarmOperation(model="Overheat", key="m1", operation="snooze", snooze_s=60)])
-    until_ms = bench.clock.time_ms() + 60_000
+def as_of_an_earlier_release(bench: Bench) -> None:
+    """Leave on disk, with nothing to replay, what a release without a shelf would have left."""
     bench.judge.close()
     bench.crash()
     connection = bench.judge._core.journal.connection  # type: ignore[union-attr]
@@ -448,11 +502,48 @@ def test_the_database_of_an_earlier_release_is_taken_over(tmp_path):
     ):
         connection.execute(statement)
 
+
+def test_the_database_of_an_earlier_release_is_taken_over(tmp_path):
+    bench = Bench(tmp_path).with_models()
+    bench.put(90.0)
+    bench.judge.acknowledge(bench.judge.raised_alarms()[0].id, by="ada", note="on it")
+    as_of_an_earlier_release(bench)
+
     bench.crash()
 
-    assert [(each.kind, each.until_ms, each.by) for each in bench.judge.shelf()] == [("alarm", until_ms, "")]
     (record,) = bench.judge.audit_trail()
     assert (record.who, record.what, record.note) == ("ada", "acknowledge", "on it")
     assert (record.kind, record.until_ms) == ("", None)
     assert shelve(bench) is None
     assert [each.kind for each in bench.judge.audit_trail()] == ["", "detector"]
+
+
+@pytest.mark.parametrize("crashes", [1, 2])
+def test_what_an_earlier_release_holds_as_laid_aside_is_laid_on_the_shelf_ringing_or_not(tmp_path, crashes):
+    bench = Bench(tmp_path).with_models()
+    for key, t in (("m1", 90.0), ("m2", 20.0), ("m3", 90.0), ("m4", 20.0), ("m5", 90.0)):
+        bench.put(t, key)
+    began_ms = bench.clock.time_ms()
+    for key, operation, by in (
+        ("m1", "snooze", ""), ("m2", "snooze", "ada"), ("m3", "disable", "bob"), ("m4", "disable", ""),
+        ("m5", "snooze", "ada"), ("m5", "enable", "ada"),
+    ):  # fmt: skip
+        bench.judge.operate_alarms(
+            [AlarmOperation(model="Overheat", key=key, operation=operation, snooze_s=60, note=operation, by=by)]
+        )
+    as_of_an_earlier_release(bench)
+
+    for _ in range(crashes):
+        bench.crash()
+
+    end_ms = began_ms + 60_000
+    found = {each.key: (each.since_ms, each.until_ms, each.by, each.note) for each in bench.judge.shelf()}
+    assert found == {
+        "m1": (began_ms, end_ms, "", "snooze"),
+        "m2": (began_ms, end_ms, "ada", "snooze"),
+        "m3": (began_ms, None, "bob", "disable"),
+        "m4": (began_ms, None, "", "disable"),
+    }
+    wait(bench, 61)
+    bench.judge.operate_alarms([AlarmOperation(model="Overheat", key="m3", operation="enable")])
+    assert [each.key for each in bench.judge.shelf()] == ["m4"]

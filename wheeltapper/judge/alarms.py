@@ -49,12 +49,6 @@ def waiting(connection: sqlite3.Connection, entry: Shelved) -> list[AlarmRecord]
     return select(connection, condition, arguments, "alarm.id", -1)
 
 
-def snoozed_unexplained(connection: sqlite3.Connection) -> list[AlarmRecord]:
-    """Alarms of alarm models that are snoozed and of which nothing lies on the shelf: an earlier release had none."""
-    condition = "alarm.cleared_ms IS NULL AND alarm.state = 'SNOOZE_DISABLED' AND shelf.model IS NULL"
-    return select(connection, condition, (), "alarm.id", -1)
-
-
 def select(
     connection: sqlite3.Connection, condition: str, arguments: Sequence[Any], order: str, limit: int
 ) -> list[AlarmRecord]:

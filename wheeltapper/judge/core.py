@@ -5,19 +5,20 @@ Nothing here waits, and nothing here reads a clock: ``now_ms`` comes in, goes in
 that is written there. So what a restart decides is what was decided.
 """
 
+import contextlib
 import logging
+import sqlite3
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from wheeltapper.detector.settings import DEFAULTS, EngineSettings
-from wheeltapper.detector.state import AlarmState
 from wheeltapper.errors import UnavailableError
 from wheeltapper.journal import Journal, Row
-from wheeltapper.judge import alarms, rows, shelf
+from wheeltapper.judge import alarms, rows, shelf, takeover
 from wheeltapper.judge.applier import Applier, surviving
 from wheeltapper.judge.ledger import Ledger, read_action, strike_audit, write_actions, write_audit
 from wheeltapper.judge.news import told_again
@@ -145,24 +146,14 @@ class Core:
         self._last_round_ms = now_ms
         log.info("judge: %d detectors stand, %d journal rows replayed", self.models.count(), replayed)
         try:
+            self._take_back(self.ledger.shelf.due(now_ms), now_ms)  # told with all that is pending
             self._fire(now_ms, late=True)
         except UnavailableError as error:
-            log.warning("judge: timers that fell due meanwhile wait: %s", error)
+            log.warning("judge: what fell due meanwhile waits: %s", error)
         self._keep_pending()
         self.ledger.load(self.journal.connection)
-        self._find_snoozed()
-
-    def _find_snoozed(self) -> None:
-        """Lay on the shelf what the detectors know to be snoozed and an earlier release did not write there."""
-        for record in alarms.snoozed_unexplained(self.journal.connection):
-            alarm = self.shard.export(record.handle, record.key)
-            if isinstance(alarm, AlarmState) and alarm.snoozed_until is not None:
-                until_ms = int(alarm.snoozed_until * 1000)
-                entry = Shelved(
-                    kind="alarm", model=record.model, key=record.key, since_ms=until_ms - 1000 * alarm.snooze_s,
-                    until_ms=until_ms, note=alarm.note, sequence=record.sequence,
-                )  # fmt: skip
-                self.ledger.shelve(entry)
+        for entry in takeover.laid_aside(self.journal.connection, self.shard, self.models, self.ledger.shelf):
+            self.ledger.shelve(msgspec.structs.replace(entry, sequence=self._behind_all()))
 
     def _keep_pending(self) -> None:
         """Have what a replay brought up again found in the table, where what is known stands as well."""
@@ -286,15 +277,29 @@ class Core:
 
     def _tell(self) -> None:
         if emitted := self.applier.take_emitted():
-            self._hand_on(emitted)
+            self.hand_on(emitted)
 
-    def _hand_on(self, actions: list[Action]) -> None:
+    def hand_on(self, actions: list[Action]) -> None:
+        """Have actions carried out that are durable."""
         try:
             self._emit(actions)
         except Exception:
             log.exception("judge: actions could not be handed on; they wait for the next start")
 
     # --- the shelf ---------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def beside(self) -> Iterator[sqlite3.Connection]:
+        """
+        A transaction for what operators do, beside the journal and behind all that it has caused; durable when it ends.
+
+        Raises:
+            UnavailableError: the disk cannot be written; nothing has changed.
+        """
+        with self.journal.transaction() as connection:
+            self.ledger.flush(connection)
+            yield connection
+        self.ledger.committed()
 
     def shelve(self, entry: Shelved, audit: Sequence[AuditRecord]) -> None:
         """
@@ -303,14 +308,15 @@ class Core:
         Raises:
             UnavailableError: the disk cannot be written; nothing has changed.
         """
-        behind_all = ((self.journal.position + 1) << _SEQUENCE_BITS) - 1
-        entry = msgspec.structs.replace(entry, sequence=behind_all)
-        with self.journal.transaction() as connection:
-            self.ledger.flush(connection)
+        entry = msgspec.structs.replace(entry, sequence=self._behind_all())
+        with self.beside() as connection:
             shelf.write(connection, entry)
             write_audit(connection, audit)
-        self.ledger.committed()
         self.ledger.shelf.put(entry)
+
+    def _behind_all(self) -> int:
+        """The journal's place behind every outcome so far."""
+        return ((self.journal.position + 1) << _SEQUENCE_BITS) - 1
 
     def unshelve(self, entries: Sequence[Shelved], now_ms: int, audit: Sequence[AuditRecord] = ()) -> None:
         """
@@ -319,26 +325,29 @@ class Core:
         Raises:
             UnavailableError: the disk cannot be written; nothing has changed.
         """
+        if again := self._take_back(entries, now_ms, audit):
+            self.hand_on(again)
+
+    def _take_back(self, entries: Sequence[Shelved], now_ms: int, audit: Sequence[AuditRecord] = ()) -> list[Action]:
+        """Clear these from the shelf; gives what is to be told now, which is pending in the same transaction."""
         again: list[Action] = []
-        with self.journal.transaction() as connection:
-            self.ledger.flush(connection)
+        if not entries:
+            return again
+        with self.beside() as connection:
             shelf.erase(connection, entries)
             if self._settings.publish_alarms:
                 found = [record for entry in entries for record in alarms.waiting(connection, entry)]
                 again = [told_again(record, self._settings.alarm_topic, now_ms) for record in found]
             write_actions(connection, again)
             write_audit(connection, audit)
-        self.ledger.committed()
         self.ledger.load(self.journal.connection)
-        if again:
-            self._hand_on(again)
+        log.info("judge: %d entries are off the shelf, %d alarms are told again", len(entries), len(again))
+        return again
 
     def end_shelving(self, now_ms: int) -> None:
         """Give back what was shelved until now; nothing due, nothing written."""
-        due = self.ledger.shelf.due(now_ms)
-        if due:
+        if due := self.ledger.shelf.due(now_ms):
             self.unshelve(due, now_ms)
-            log.info("judge: %d alarms are back from the shelf", len(due))
 
     # --- journal -----------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from wheeltapper.detector.handle import Kind, handle_of
 from wheeltapper.detector.runtime import Outcome
 from wheeltapper.detector.settings import DEFAULTS, EngineSettings
 from wheeltapper.errors import UnavailableError
-from wheeltapper.judge import alarms, ledger, rows, shelf, shelving, views
+from wheeltapper.judge import acts, alarms, ledger, rows, shelf, shelving, views
 from wheeltapper.judge.acts import recorded
 from wheeltapper.judge.core import Batch, Core
 from wheeltapper.judge.settings import JudgeSettings
@@ -220,30 +220,30 @@ class Judge:
 
     def update_detectors(self, updates: Sequence[DetectorUpdate], *, by: str = "") -> list[Refusal]:
         """BatchUpdateDetector: durable and applied on return; creates a detector that is not there."""
-        acts = [recorded(self._now(), by, "update", each.model, each.key, each.state) for each in updates]
-        return self._act(rows.Update(list(updates)), acts)
+        records = [recorded(self._now(), by, "update", each.model, each.key, each.state) for each in updates]
+        return self._act(rows.Update(list(updates)), records)
 
     def delete_detectors(self, targets: Sequence[tuple[str, str]], *, by: str = "") -> list[Refusal]:
         """BatchDeleteDetector: (model, key) pairs; durable and applied on return."""
-        acts = [recorded(self._now(), by, "delete", model, key) for model, key in targets]
-        return self._act(rows.Delete(list(targets)), acts)
+        records = [recorded(self._now(), by, "delete", model, key) for model, key in targets]
+        return self._act(rows.Delete(list(targets)), records)
 
     def operate_alarms(self, operations: Sequence[AlarmOperation]) -> list[Refusal]:
         """Alarms of alarm models: acknowledge, disable, enable, reset, snooze; durable and applied on return."""
-        acts = [
+        records = [
             recorded(
                 self._now(), each.by, each.operation, each.model, each.key, each.note, kind="alarm", for_s=each.snooze_s
             )
             for each in operations
         ]
-        return self._act(rows.Operate(list(operations)), acts)
+        return self._act(rows.Operate(list(operations)), records)
 
-    def _act(self, command: rows.Command, acts: Sequence[list[AuditRecord]]) -> list[Refusal]:
-        """Do a batch; of its acts, each with its record, those that are refused do not stay on record."""
+    def _act(self, command: rows.Command, records: Sequence[list[AuditRecord]]) -> list[Refusal]:
+        """Do a batch; the records of what of it is refused do not stay in the audit trail."""
 
         def act(core: Core) -> list[Refusal]:
-            refused = core.command(command, self._now(), [record for each in acts for record in each])
-            core.strike([record for each in refused for record in acts[each.index]])
+            refused = core.command(command, self._now(), [record for each in records for record in each])
+            core.strike([record for each in refused for record in records[each.index]])
             return refused
 
         return self._ask(act)
@@ -255,19 +255,7 @@ class Judge:
         Returns:
             The alarm, None where there is none of this id.
         """
-
-        def acknowledge(core: Core) -> AlarmRecord | None:
-            now_ms = self._now()
-            with core.journal.transaction() as connection:
-                core.ledger.flush(connection)
-                record = ledger.acknowledge(connection, alarm_id, by, note, now_ms)
-                if record is not None:
-                    audit = recorded(self._now(), by, "acknowledge", record.model, record.key, note, kind=record.kind)
-                    ledger.write_audit(connection, audit)
-            core.ledger.committed()
-            return record
-
-        return self._ask(acknowledge)
+        return self._ask(lambda core: acts.acknowledge(core, alarm_id, self._now(), by, note))
 
     def shelve(self, operation: ShelfOperation) -> Refusal | None:
         """
@@ -296,38 +284,11 @@ class Judge:
 
     def order(self, actions: Sequence[Action]) -> int:
         """Have further actions carried out, durably; those whose id is known are left alone. Gives how many were new."""
-
-        def order(core: Core) -> int:
-            core.flush()
-            new = [action for action in actions if ledger.read_action(core.journal.connection, action.id) is None]
-            for action in new:
-                core.ledger.add_action(action)
-            with core.journal.transaction() as connection:
-                core.ledger.flush(connection)
-            core.ledger.committed()
-            self._on_actions(new)
-            return len(new)
-
-        return self._ask(order)
+        return self._ask(lambda core: acts.order(core, actions))
 
     def replay_actions(self, action_ids: Sequence[str], *, by: str = "") -> int:
         """Try again what was parked, failed or undelivered; returns how many there were."""
-
-        def replay(core: Core) -> int:
-            core.flush()
-            with core.journal.transaction() as connection:
-                again = ledger.reopen(connection, action_ids)
-                audit = [
-                    record
-                    for each in again
-                    for record in recorded(self._now(), by, "replay", each.model, each.key, each.id, kind=each.kind)
-                ]
-                ledger.write_audit(connection, audit)
-            core.ledger.load(core.journal.connection)
-            self._on_actions(again)
-            return len(again)
-
-        return self._ask(replay)
+        return self._ask(lambda core: acts.replay(core, action_ids, self._now(), by))
 
     def pending_actions(self, after: tuple[int, str] = (0, ""), limit: int = 1000) -> list[Action]:
         """The oldest actions that wait, behind a (time_ms, id)."""
@@ -443,10 +404,11 @@ class Judge:
         return min(max((min(due) - self._now()) / 1000, 0.0), idle_s) if due else idle_s
 
     def _work(self, work: Work) -> None:
-        """Timers that are due, then what was handed over, in order, then upkeep."""
+        """What is back from the shelf, then what was handed over, in order, then timers that are due, then upkeep."""
         core = self._running()
         self._take_settled()
         now_ms = self._now()
+        self._end(core.end_shelving, now_ms)
         batches: list[Batch] = []
         for item in work:
             if isinstance(item, Batch):
@@ -458,7 +420,7 @@ class Judge:
             item.run()
         if batches:
             core.accept(batches, now_ms)
-        self._fire_timers(core, now_ms)
+        self._end(core.fire_timers, now_ms)
         self._upkeep(core, now_ms, idle=not work)
 
     def _take_settled(self) -> None:
@@ -467,12 +429,12 @@ class Judge:
         while self._settled:
             record(*self._settled.popleft())
 
-    def _fire_timers(self, core: Core, now_ms: int) -> None:
+    def _end(self, what: Callable[[int], None], now_ms: int) -> None:
+        """End timers or shelvings whose time is over."""
         try:
-            core.fire_timers(now_ms)
-            core.end_shelving(now_ms)
+            what(now_ms)
         except UnavailableError as error:
-            log.warning("judge: timers wait: %s", error)
+            log.warning("judge: what is due waits: %s", error)
             self._stop.wait(0.1)
 
     def _upkeep(self, core: Core, now_ms: int, *, idle: bool) -> None:

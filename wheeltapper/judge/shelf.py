@@ -69,22 +69,18 @@ class Shelf:
         if not entry.state:
             lying.clear()
         lying[entry.state] = entry
-        self._find_next()
-
-    def take(self, entries: Iterable[Shelved]) -> None:
-        """Take these away."""
-        for entry in entries:
-            name = (entry.handle, entry.key)
-            lying = self._lying.get(name, {})
-            lying.pop(entry.state, None)
-            if not lying:
-                self._lying.pop(name, None)
-        self._find_next()
+        self._find_next_beside([entry])
 
     def remove(self, handle: str, key: str | None, sequence: int) -> None:
         """Take away what a model, or one of its detectors, had there before a place of the journal."""
         names = [(handle, key)] if key is not None else [name for name in self._lying if name[0] == handle]
-        self.take([entry for name in names for entry in self.of(*name) if entry.sequence < sequence])
+        gone = [entry for name in names for entry in self.of(*name) if entry.sequence < sequence]
+        for entry in gone:
+            lying = self._lying[entry.handle, entry.key]
+            del lying[entry.state]
+            if not lying:
+                del self._lying[entry.handle, entry.key]
+        self._find_next_beside(gone)
 
     def _timed(self) -> list[Shelved]:
         return [
@@ -93,6 +89,11 @@ class Shelf:
             for entry in lying.values()
             if entry.kind == "detector" and entry.until_ms is not None
         ]
+
+    def _find_next_beside(self, changed: Iterable[Shelved]) -> None:
+        """Alarm models see to their own ends: thousands that an operator disables or enables cost no search."""
+        if any(entry.kind == "detector" for entry in changed):
+            self._find_next()
 
     def _find_next(self) -> None:
         self.next_ms = min((entry.until_ms or 0 for entry in self._timed()), default=None)
