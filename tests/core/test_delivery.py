@@ -1,5 +1,6 @@
 """The queue between the judge and the executors: what it survives, what it counts, what it never mixes up."""
 
+import sqlite3
 import threading
 
 import pytest
@@ -8,7 +9,7 @@ from tests.core.judging import Bench
 from tests.loopback import wait_until
 from wheeltapper.clock import SystemClock
 from wheeltapper.errors import MessageError, UnavailableError
-from wheeltapper.judge import Action
+from wheeltapper.judge import Action, ledger
 from wheeltapper.judge.delivery import Delivery, DeliverySettings, Result
 from wheeltapper.judge.executors import BrokerExecutor
 from wheeltapper.transport.memory import MemoryBroker, MemoryTransport
@@ -285,6 +286,41 @@ def test_many_targets_that_hang_delay_no_other(running):
     wait_until(lambda: delivery.waiting == 0)
 
     assert [len(set(one.seen)) for one in slow] == [10] * 5
+
+
+def test_what_a_full_disk_refuses_to_order_is_carried_out_when_it_is_ordered_again(tmp_path, monkeypatch):
+    bench = Bench(tmp_path)
+
+    def full(*_arguments):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ledger, "write_actions", full)
+        with pytest.raises(UnavailableError):
+            bench.judge.order([action()])
+    bench.judge.tick()
+
+    assert bench.judge.pending_actions() == []
+    assert [bench.judge.order([action()]) for _ in range(2)] == [1, 0]
+    assert [each.id for each in bench.actions] == ["sns-1"]
+    assert bench.judge.statistics().actions_pending == 1
+
+
+def test_without_a_thread_to_be_had_actions_are_tried_one_after_the_other(running, monkeypatch):
+    executor, judge = Scripted(Result("delivered")), Judged()
+    delivery = running(lambda _action: executor, judge)
+    start = threading.Thread.start
+
+    def none_left(thread):
+        if thread.name == "delivery-lane":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    delivery.take([action(1), action(2)])
+
+    wait_until(lambda: len(judge.notes) == 2)
+    assert [(name, status) for name, status, *_ in judge.notes] == [("sns-1", "delivered"), ("sns-2", "delivered")]
 
 
 def persistent(bench, executor, **settings):

@@ -279,7 +279,13 @@ class Delivery:
             thread = threading.Thread(target=self._work_off, args=(turn, executor), name="delivery-lane", daemon=True)
             with self._wake:
                 self._lane_threads.add(thread)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:
+                log.warning("delivery: no thread to be had, others wait: %s", error)
+                with self._wake:
+                    self._lane_threads.discard(thread)
+                self._work_off(turn, executor)
 
     def _work_off(self, first: _Held, executor: Executor) -> None:
         """Try an action, and then what waits in its executor's lane."""
