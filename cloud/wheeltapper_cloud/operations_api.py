@@ -193,17 +193,17 @@ class OperationsApi:
         elif found.kind == "alarm":
             self._operate_model(asked, found.model, found.key, operation)
         else:
-            self._operate_detector(asked, found.model, found.key, operation, _raised_in(found))
+            state = _raised_in(found)
+            self._operate_detector(asked, found.model, found.key, operation, state)
+            lying = [each for each in self._lying_of(found.handle, found.key) if each.state in ("", state)]
+            # One that is over lies there as well, for when it comes again.
+            return {**_alarm(self._found(found.id)), **_shelving(lying[0] if lying else None)}
         return _alarm(self._found(found.id))
 
     def operate_key(self, asked: Asked) -> Any:
         """An alarm, whether it has ever been raised or not: of an alarm model; else every alarm of a detector."""
-        kinds = _kinds(asked.body.get("kind", ""))[::-1]
-        model, key, operation = (
-            self._deployed(asked.path["model"], *kinds),
-            asked.body.get("key", ""),
-            _operation(asked),
-        )
+        model = self._deployed(asked.path["model"], *_kinds(asked.body.get("kind", ""))[::-1])
+        operation, key = _operation(asked), asked.body.get("key", "")
         if not isinstance(key, str):
             raise ServiceError("InvalidRequestException", "key must be a text")
         if model.kind == "alarm":

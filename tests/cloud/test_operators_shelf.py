@@ -10,7 +10,7 @@ from tests.core.judging import ALARM, MODEL, Bench, deployment
 from tests.loopback import free_port
 from wheeltapper import journal
 from wheeltapper.cli import main
-from wheeltapper.judge import AlarmOperation, Message, ShelfOperation
+from wheeltapper.judge import AlarmOperation, DetectorUpdate, Message, ShelfOperation
 from wheeltapper_cloud.actions_settings import NotificationSettings
 from wheeltapper_cloud.notifications import Escalation
 from wheeltapper_cloud.records import Records
@@ -94,6 +94,20 @@ def test_what_is_shelved_is_brought_back(cloud, capsys, model, state):
     assert [each["suppressed"] for each in listed(capsys)].count("shelved") == 0
     again = run(capsys, "unshelve", f"{model}/m1")
     assert (again[0], again[2]) == (1, f"wheeltapper: unshelve: {model} m1 is not shelved\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [(["shelve"], "hot shelved for 1 h, until 2"), (["disable"], "out of service\n")]
+)
+def test_an_alarm_that_is_over_is_laid_aside_for_when_it_comes_again(cloud, capsys, words, said):
+    (found,) = [each for each in cloud.companion.judge.raised_alarms() if each.kind == "detector"]
+    cloud.companion.judge.update_detectors([DetectorUpdate(model="Motor", key="m1", state="cold")])
+
+    status, out, _ = run(capsys, *words, found.id)
+
+    assert (status, out.startswith(f"Motor m1: {said}")) == (0, True)
+    (lying,) = listed(capsys, "shelved")
+    assert lying["state"] == ("hot" if words == ["shelve"] else "")
 
 
 def test_a_machine_is_taken_out_of_service_before_it_has_rung_and_is_not_forgotten(cloud, capsys):
