@@ -14,7 +14,7 @@ from wheeltapper.errors import SettingsError
 from wheeltapper_cloud.iotsql_operators import Context, Expression, Variables, everything
 from wheeltapper_cloud.iotsql_select import SelectParser
 from wheeltapper_cloud.iotsql_tokens import unquote
-from wheeltapper_cloud.iotsql_values import MOST_GROWTH, UNDEFINED, TooMuchWorkError, fits, to_boolean, to_string
+from wheeltapper_cloud.iotsql_values import UNDEFINED, to_boolean, to_string
 
 __all__ = ["Context", "Expression", "Select", "parse_statement", "parse_template"]
 
@@ -48,13 +48,18 @@ class Select(NamedTuple):
     definitions: Sequence[Expression] = ()
 
     def prepare(self, context: Context) -> Context:
-        """The same, with the variables of the SET clause."""
+        """
+        The same, with the variables of the SET clause.
+
+        Raises:
+            TooMuchWorkError: what they make of the message is too long, or takes too long; so with what the others give.
+        """
         if not self.definitions:
             return context
-        variables = Variables()
+        variables = Variables(len(context.raw))
         context = context._replace(variables=variables)
         for definition in self.definitions:
-            variables.values.append(definition(context))
+            variables.values.append(variables.bounded(definition(context)))
         return context
 
 
@@ -109,9 +114,7 @@ def _bounded(project: Expression) -> Expression:
 
     def projected(context: Context) -> Any:
         result = project(context)
-        if not fits(result, MOST_GROWTH + 4 * len(context.raw)):
-            raise TooMuchWorkError("what it selects becomes too long")
-        return result
+        return result if context.variables is None else context.variables.bounded(result)
 
     return projected
 

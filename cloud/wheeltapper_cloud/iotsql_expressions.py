@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final
 
+from wheeltapper_cloud import iotsql_patterns
 from wheeltapper_cloud.iotsql_functions import CASTS, CHECKS, FUNCTIONS, REFUSED
 from wheeltapper_cloud.iotsql_operators import (
     Context,
@@ -277,6 +278,8 @@ class ExpressionParser(TokenReader, ABC):
         function, fewest, most = FUNCTIONS[name]
         if not fewest <= len(arguments) <= most:
             raise self._error(f"{name}() takes {fewest if fewest == most else f'{fewest} to {most}'} arguments")
+        if name.startswith("regexp_"):
+            iotsql_patterns.require()
         if name in _OF_MESSAGE:
             return _OF_MESSAGE[name](*arguments)
         if raw:

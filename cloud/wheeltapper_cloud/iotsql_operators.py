@@ -1,12 +1,26 @@
 """What the operators of AWS IoT SQL do, each as a closure over what its operands do."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from time import thread_time
+from typing import Any, Final, NamedTuple, TypeVar
 
 from wheeltapper_cloud.iotsql_functions import get
-from wheeltapper_cloud.iotsql_values import UNDEFINED, calculate, equal, to_boolean, to_number, to_string
+from wheeltapper_cloud.iotsql_values import (
+    MOST_GROWTH,
+    UNDEFINED,
+    TooMuchWorkError,
+    calculate,
+    equal,
+    room_left,
+    to_boolean,
+    to_number,
+    to_string,
+)
+
+T = TypeVar("T")
 
 _BASIC_INGEST = "$aws/rules/"
+_MOST_CPU_S: Final = 1.0  # for one message, of all the queries that may read a variable for every row
 
 
 class Context(NamedTuple):
@@ -33,13 +47,58 @@ class Context(NamedTuple):
 
 
 class Variables:
-    """The values of a SET clause for one message, and how many rows the queries within have read for it."""
+    """
+    The values of a SET clause for one message, and what it may cost.
 
-    __slots__ = ("rows", "values")
+    Through them a message multiplies: each may hold another many times, and a query may read one for every row.
 
-    def __init__(self) -> None:
+    Args:
+        length: of the message, in bytes.
+    """
+
+    __slots__ = ("_room", "_started", "values")
+
+    def __init__(self, length: int) -> None:
         self.values: list[Any] = []
-        self.rows = 0
+        self._room = MOST_GROWTH + 4 * length
+        self._started = thread_time()
+
+    def bounded(self, value: Any) -> Any:
+        """
+        The value.
+
+        Raises:
+            TooMuchWorkError: it is many times as long as the message.
+        """
+        if room_left(value, self._room) < 0:
+            raise TooMuchWorkError("what it selects becomes too long")
+        return value
+
+    def paced(self, items: Iterable[T]) -> Iterator[T]:
+        """
+        The items, as long as there is time.
+
+        Raises:
+            TooMuchWorkError: the time is up.
+        """
+        for item in items:
+            if thread_time() - self._started > _MOST_CPU_S:
+                raise TooMuchWorkError("its queries read variables for too many rows")
+            yield item
+
+    def held(self, rows: Iterable[Any]) -> Iterator[Any]:
+        """
+        The rows, which somebody keeps.
+
+        Raises:
+            TooMuchWorkError: together they are many times as long as the message.
+        """
+        room = self._room
+        for row in rows:
+            room = room_left(row, room)
+            if room < 0:
+                raise TooMuchWorkError("what its queries select becomes too long")
+            yield row
 
 
 Expression = Callable[[Context], Any]

@@ -15,18 +15,24 @@ from wheeltapper_cloud.iotsql_values import MOST_GROWTH, TooMuchWorkError
 
 _MEMORY: Final = 1 << 20  # of one pattern's automaton, in bytes; a larger pattern is refused
 _LONGEST: Final = 4096
-_MOST_STEPS: Final = (
-    1 << 23
-)  # pattern's size times text's length, some 50 ms where the automaton does not fit its memory
+_MOST_STEPS: Final = 1 << 23  # size of a pattern times length of a text: 50 ms where the automaton outgrows its memory
 _MOST_CPU_S: Final = 0.25  # of all the searches of one replacement
 
 _REFERENCE = re.compile(r"\\(.)|\$([0-9]+)|\$\{([A-Za-z][A-Za-z0-9]*)\}|[\\$]", re.DOTALL)
-_UNLIKE_JAVA = re.compile(r"\(\?[a-zA-Z]*U")
+# What Java reads otherwise, and what would hide it: quotes, escaped signs, and a bracket that a class begins with.
+_PIECE = re.compile(r"\\Q.*?(?:\\E|$)|\\[1-9][0-7]+|\\.|\(\?[a-zA-Z]*U|\[\^?\]?|\]|&&", re.DOTALL)
+_UNLIKE_JAVA = re.compile(r"\\(?:[Cv]|[1-9][0-7]+)|\(\?[a-zA-Z]*U")
+_UNLIKE_JAVA_WITHIN = re.compile(r"\[|&&|\\(?:[Cv]|[1-9][0-7]+)")
 
 
 def check(pattern: str) -> None:
     """Raise ValueError where a pattern cannot be used."""
     _compiled(pattern, False)
+
+
+def require() -> None:
+    """Raise ModuleNotFoundError where RE2 is missing, so that a rule is refused and not each of its messages."""
+    _compiled("", False)
 
 
 def matches(text: str, pattern: str) -> bool:
@@ -83,8 +89,11 @@ def _compiled(pattern: str, captures: bool) -> Any:
 
     if len(pattern) > _LONGEST:
         raise ValueError(f"a pattern of more than {_LONGEST} characters")
-    if _UNLIKE_JAVA.search(pattern) or _nests_classes(pattern):
-        raise ValueError("not a pattern that can be used: (?U), && and brackets within brackets mean nothing here")
+    if unlike := _unlike_java(pattern):
+        raise ValueError(
+            f"not a pattern that can be used: {unlike} is read otherwise than on AWS, as are (?U), \\v, \\C, \\12, && and "
+            "brackets within brackets; write out what it stands for"
+        )
     options = re2.Options()
     options.log_errors = False
     options.max_mem = _MEMORY
@@ -118,18 +127,21 @@ def _afford(regexp: Any, length: int) -> None:
         raise TooMuchWorkError(f"the pattern {regexp.pattern[:40]!r} is too large for a text of {length} characters")
 
 
-def _nests_classes(pattern: str) -> bool:
-    """Whether a class of characters holds another, or ``&&``."""
+def _unlike_java(pattern: str) -> str:
+    r"""
+    The first piece of a pattern that RE2 would read otherwise than Java; empty where there is none.
+
+    >>> _unlike_java("[a[b]]"), _unlike_java(r"(a)\12"), _unlike_java(r"\(?US[(?U]")
+    ('[', '\\12', '')
+    """
     within = False
-    place = 0
-    while place < len(pattern):
-        sign = pattern[place]
-        if within and (sign == "[" or pattern.startswith("&&", place)):
-            return True
-        if sign in "[]":
-            within = sign == "["
-        place += 2 if sign == "\\" else 1
-    return False
+    for found in _PIECE.finditer(pattern):
+        piece = found[0]
+        if (_UNLIKE_JAVA_WITHIN if within else _UNLIKE_JAVA).match(piece):
+            return piece
+        if piece[0] in "[]":
+            within = piece[0] == "["
+    return ""
 
 
 def _pieces(replacement: str, groups: int, names: Mapping[str, int]) -> list[str | int]:

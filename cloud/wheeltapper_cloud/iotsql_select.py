@@ -1,17 +1,16 @@
 """The SELECT clause of AWS IoT SQL: what a rule makes of a message, and a query within of the items of an array."""
 
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from wheeltapper_cloud.iotsql_expressions import ExpressionParser
-from wheeltapper_cloud.iotsql_operators import Context, Expression, Variables, everything
+from wheeltapper_cloud.iotsql_operators import Context, Expression, everything
 from wheeltapper_cloud.iotsql_tokens import unquote
-from wheeltapper_cloud.iotsql_values import UNDEFINED, TooMuchWorkError, to_boolean
+from wheeltapper_cloud.iotsql_values import UNDEFINED, to_boolean
 
 # Before these signs VALUE is the keyword, before the other signs and these words it is an attribute of that name.
 _BEGINNINGS = {"-", "*", "(", "[", "{"}
 _FOLLOWERS = {"from", "as", "where", "in", "and", "or"}
-# A query over a variable within another query reads the variable once for each item: rows multiply.
-_MOST_ROWS: Final = 100_000
 
 
 class _Column(NamedTuple):
@@ -90,19 +89,16 @@ class SelectParser(ExpressionParser):
                 return UNDEFINED
             items = found if isinstance(found, list) else [found]
             _message, topic, time_ms, _raw, _alias, account, variables = context
+            within: Iterable[Context] = [
+                Context(item, topic, time_ms, b"", alias, account, variables) for item in items
+            ]
             if variables is not None:
-                _count(variables, len(items))
-            within = [Context(item, topic, time_ms, b"", alias, account, variables) for item in items]
-            rows = [project(item) for item in within if condition is None or to_boolean(condition(item)) is True]
-            return [row for row in rows if row is not UNDEFINED]
+                within = variables.paced(within)
+            rows = (project(item) for item in within if condition is None or to_boolean(condition(item)) is True)
+            kept = rows if variables is None else variables.held(rows)
+            return [row for row in kept if row is not UNDEFINED]
 
         return query
-
-
-def _count(variables: Variables, rows: int) -> None:
-    variables.rows += rows
-    if variables.rows > _MOST_ROWS:
-        raise TooMuchWorkError(f"the queries within read more than {_MOST_ROWS} rows")
 
 
 def _projected(columns: list[_Column]) -> Expression:

@@ -152,18 +152,25 @@ def _with_ints(value: Any) -> Any:
     return value
 
 
-def fits(value: Any, most: int) -> bool:
-    """Whether a value has at most so many characters as JSON, roughly; what stands in it twice counts twice."""
+def room_left(value: Any, room: int) -> int:
+    """
+    What a value leaves of the room for so many characters, below zero where it does not fit.
+
+    They are counted as JSON has them, roughly, and no further than the room; what stands in it twice counts twice.
+
+    >>> room_left({"ab": "cde"}, 10), room_left([1, 2], 10)
+    (1, -2)
+    """
     waiting = [value]
-    while waiting and most >= 0:
+    while waiting and room >= 0:
         each = waiting.pop()
         if type(each) is dict:
             waiting += each.values()
-            most -= sum(map(len, each))
+            room -= sum(map(len, each))
         elif type(each) is list:
             waiting += each
-        most -= len(each) if type(each) is str else 4
-    return most >= 0
+        room -= len(each) if type(each) is str else 4
+    return room
 
 
 def exact(number: int | float) -> decimal.Decimal:

@@ -1,4 +1,5 @@
 import contextlib
+import sys
 from itertools import product
 
 import msgspec
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wheeltapper.errors import SettingsError
+from wheeltapper_cloud import iotsql_operators, iotsql_patterns
 from wheeltapper_cloud.iotsql import Context, parse_statement, parse_template
 from wheeltapper_cloud.iotsql_functions import FUNCTIONS
 from wheeltapper_cloud.iotsql_values import UNDEFINED, TooMuchWorkError
@@ -447,6 +449,7 @@ def test_what_would_hold_up_the_messages_behind_it_is_given_up(expression):
     [
         "SET @e = e SELECT (SELECT VALUE (SELECT VALUE 1 FROM @e) FROM @e) AS v FROM 'a'",
         "SET @big = big SELECT (SELECT VALUE @big FROM e) AS v FROM 'a'",
+        "SET @big = big SELECT length(SELECT VALUE @big + '' FROM e) AS v FROM 'a'",
     ],
 )
 def test_queries_that_multiply_what_a_variable_holds_are_given_up(statement):
@@ -455,6 +458,49 @@ def test_queries_that_multiply_what_a_variable_holds_are_given_up(statement):
 
     with pytest.raises(TooMuchWorkError):
         rule.project(context)
+
+
+@pytest.mark.parametrize("grown", ["concat(%s)", "[%s]"])
+def test_variables_that_multiply_one_another_are_given_up(grown):
+    sets = ", ".join(f"@{b} = {grown % ', '.join([f'@{a}'] * 40)}" for a, b in ("ab", "bc", "cd", "de"))
+    rule = parse_statement(f"SET @a = name, {sets} SELECT * FROM 'a' WHERE @e = @d")  # noqa: S608
+
+    with pytest.raises(TooMuchWorkError):
+        rule.prepare(Context(PAYLOAD, "a", 0))
+
+
+def test_queries_that_read_a_variable_for_every_row_are_given_up_when_their_time_is_up(monkeypatch):
+    rule = parse_statement("SET @l = l SELECT (SELECT VALUE n FROM e WHERE -1 IN @l) AS v FROM 'a'")
+    context = Context({"e": [{"n": 1}], "l": [1, 2]}, "a", 0)
+    assert rule.project(rule.prepare(context)) == {"v": []}
+
+    monkeypatch.setattr(iotsql_operators, "_MOST_CPU_S", -1.0)
+    with pytest.raises(TooMuchWorkError, match="too many rows"):
+        rule.project(rule.prepare(context))
+
+
+@pytest.mark.parametrize("pattern", [r"(a)\12", r"\C", r"[\v]", r"\v", "[]a[b]]", r"\Q[\E[[]"])
+def test_a_pattern_that_java_reads_otherwise_is_refused(pattern):
+    with pytest.raises(ValueError, match="read otherwise than on AWS"):
+        iotsql_patterns.check(pattern)
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [("(USD", r"\(?USD"), ("U(", "[(?U]+"), ("[a&&", r"\Q[a&&\E"), ("a&&b", "a&&b"), ("]", "[]]"), (r"\v", r"\\v")],
+)
+def test_signs_that_stand_for_themselves_are_no_reason_to_refuse_a_pattern(text, pattern):
+    iotsql_patterns.check(pattern)
+
+    assert iotsql_patterns.matches(text, f"^(?:{pattern})$")
+
+
+def test_without_re2_a_rule_with_any_pattern_is_refused_and_not_each_of_its_messages(monkeypatch):
+    iotsql_patterns._compiled.cache_clear()
+    monkeypatch.setitem(sys.modules, "re2", None)
+
+    with pytest.raises(ModuleNotFoundError, match="re2"):
+        parse_statement("SELECT regexp_matches(a, b) AS m FROM 'a'")
 
 
 def test_an_alias_may_be_a_path_and_name_the_whole_payload():
