@@ -27,12 +27,21 @@ def read_definition_file(path: Path, parameters: Mapping[str, str], table: str) 
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
     except DefinitionError as error:
-        said = str(error).replace("pass --parameter ", f"put into [{table}] ")
-        raise SettingsError(f"{path}: {said}") from error
+        raise SettingsError(f"{path}: {in_settings(str(error), table)}") from error
     for remark in found.remarks:
         if not remark.where.startswith(PARAMETER):  # one that this file does not use may be for another
-            log.warning("%s: %s", path, remark)
+            log.warning("%s: %s", path, in_settings(str(remark), table))
     return found
+
+
+def in_settings(said: str, table: str) -> str:
+    """
+    What a reader says of a template's parameters, with the settings' table in place of the command's option.
+
+    >>> in_settings("no default; pass --parameter Stage=…", "parameters")
+    'no default; put into [parameters] Stage=…'
+    """
+    return said.replace("pass --parameter ", f"put into [{table}] ").replace("(--parameter ", f"([{table}] ")
 
 
 def warn_of_unused(parameters: Iterable[str], found: Iterable[Definitions], table: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from wheeltapper.definition_files import in_settings
 from wheeltapper.detector.cloudformation import is_template, read_template
 from wheeltapper.detector.documents import decode_text, parse_document
 from wheeltapper.detector.terraform import is_terraform
@@ -23,6 +24,7 @@ from wheeltapper_cloud.rules import RuleSettings
 
 log = logging.getLogger(__name__)
 
+_TABLE = "parameters"
 _RESOURCE = "AWS::IoT::TopicRule"
 _INPUT = re.compile("[a-zA-Z][a-zA-Z0-9_]*")
 _VERSIONS = ("2015-10-08", "2016-03-23", "beta")
@@ -71,9 +73,10 @@ def _read(settings: RuleSettings, path: Path, parameters: Mapping[str, str]) -> 
         document = _document(decode_text(path.read_bytes(), str(path)), str(path))
         bodies = list(_bodies(document, str(path), parameters))
     except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error}") from error
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
     except DefinitionError as error:
-        raise SettingsError(_with_place(str(error), str(path))) from error
+        said = in_settings(str(error), _TABLE)
+        raise SettingsError(said if said.startswith(str(path)) else f"{path}: {said}") from error
     if not bodies:
         raise SettingsError(
             f"{path}: holds no topic rule; give what `aws iot get-topic-rule` or `terraform show -json` prints, a template"
@@ -102,12 +105,6 @@ def _document(text: str, where: str) -> Any:
         if rest or len(documents) < 2:
             raise
         return documents
-
-
-def _with_place(message: str, where: str) -> str:
-    """What is wrong with a file, and in the settings' words where a template's parameter is missing."""
-    placed = message if message.startswith(where) else f"{where}: {message}"
-    return placed.replace("pass --parameter ", "put into [parameters] ")
 
 
 def _bodies(document: Any, where: str, parameters: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -148,7 +145,7 @@ def _in_template(document: dict[str, Any]) -> dict[str, Any]:
 
 def _remark(where: str, what: str) -> None:
     if where.endswith((".Sql", ".InputName", ".MessageId")):
-        log.warning("%s: %s", where, what)
+        log.warning("%s: %s", where, in_settings(what, _TABLE))
 
 
 def _checked(where: str, body: dict[str, Any]) -> _Rule:

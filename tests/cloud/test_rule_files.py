@@ -256,6 +256,21 @@ def test_the_language_of_terraform_itself_is_refused(tmp_path):
         expand([RuleSettings(file=path)])
 
 
+def test_a_file_that_is_not_there_is_named_once(tmp_path):
+    path = tmp_path / "rule.json"
+
+    with pytest.raises(SettingsError, match=f"^{path}: cannot be read: No such file or directory$"):
+        expand([RuleSettings(file=path)])
+
+
+def test_what_a_statement_lacks_of_a_template_is_to_be_put_into_the_settings(tmp_path, caplog):
+    (tmp_path / "rule.yaml").write_text(TEMPLATE.replace("${Plant}", "${Line}"))
+    with caplog.at_level(logging.WARNING):
+        expand([RuleSettings(file=tmp_path / "rule.yaml")])
+
+    assert "the name itself stands in ([parameters] Line=… sets it)" in caplog.text
+
+
 def test_a_template_is_filled_in_from_the_settings_and_the_account(tmp_path):
     (tmp_path / "rule.yaml").write_text(TEMPLATE.replace("'${Plant}/+/data'", "'${AWS::AccountId}/${Plant}/+'"))
     (tmp_path / "cloud.toml").write_text(

@@ -61,6 +61,16 @@ def test_every_fault_names_the_file(tmp_path, content, says):
     assert "\n" not in str(caught.value)
 
 
+def test_a_parameter_that_is_missing_is_to_be_put_where_settings_have_them(tmp_path, caplog):
+    stage = {"Fn::Sub": "heat-${Stige}"}
+    template = {**TEMPLATE, "Resources": {"Heat": {**TEMPLATE["Resources"]["Heat"]}}}
+    template["Resources"]["Heat"]["Properties"] = {**MODEL, "detectorModelName": stage}
+
+    read_definition_file(write(tmp_path, "heat.json", template), {}, "some.table")
+
+    assert "the name itself stands in ([some.table] Stige=… sets it)" in caplog.text
+
+
 def test_a_parameter_is_unused_where_no_file_uses_it(tmp_path, caplog):
     parameters = {"Stage": "prod", "Stige": "prod"}
     plain = {**MODEL, "detectorModelName": "plain"}

@@ -167,10 +167,7 @@ def _parse_yaml(text: str, where: str) -> Any:
     except RecursionError:
         raise DefinitionError(f"{where}: nested too deeply; {MAX_DEPTH} levels are allowed") from None
     except yaml.MarkedYAMLError as error:
-        if _HCL.search(text):
-            raise DefinitionError(
-                f"{where}: is in Terraform's own language; give what `terraform show -json` prints"
-            ) from None
+        _refuse_hcl(text, where)
         mark = error.problem_mark
         place = f" at line {mark.line + 1} column {mark.column + 1}" if mark else ""
         raise DefinitionError(f"{where}: not YAML: {error.problem}{place}") from None
