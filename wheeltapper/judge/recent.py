@@ -37,6 +37,8 @@ class RecentIds:
 
     def keep(self, inputs: Container[str]) -> None:
         """Forget the ids of every other input."""
+        if all(name[0] in inputs for name in self._times):
+            return  # as nearly always, in a tenth of the time
         self._times = {name: time_ms for name, time_ms in self._times.items() if name[0] in inputs}
         self._order = deque(name for name in self._order if name in self._times)
 
