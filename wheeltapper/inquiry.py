@@ -65,9 +65,15 @@ class Inquiry:
     @property
     def trouble(self) -> str:
         """What an operator should look into; empty where nothing is suspected."""
-        if self._suspect is None or (max(self._breaks, self._refusals) < _BREAKS_AGAIN and not self._vain):
+        suspect = self._suspect
+        if suspect is None or (max(self._breaks, self._refusals) < _BREAKS_AGAIN and not self._vain):
             return ""
-        return f"the broker seems to refuse {self._suspect.topic}; compare it with the access rules"
+        return f"the broker seems to refuse {suspect.topic}; compare it with the access rules"
+
+    @property
+    def at_a_loss(self) -> bool:
+        """Whether the last entry that was sent is lost, for all that is known, and the connection is not."""
+        return self._loss is not None
 
     def is_blamed(self, topic: str) -> bool:
         """Whether an entry of this topic was blamed and none has passed since: the next one is to be sent alone."""

@@ -9,7 +9,7 @@ then it is set aside, and what stood behind it goes on.
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import takewhile
 from typing import Protocol
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 _REMOVE_AT = 256
 _IDLE_S = 0.2
 _WATCH_S = 0.05
+_AGAIN_S = 0.01
+_FAILED_S = 1.0
 _LOOK_AHEAD = 256
 
 
@@ -52,6 +54,7 @@ class Sender:
         window: entries sent and not yet acknowledged, at the most.
         clock: paces the retries.
         shown_by: the command that shows what was set aside.
+        hand_back: told of what the other side refuses by name, where whoever sent it will try again; else that is done here.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Sender:
         window: int = 1_000,
         clock: Clock | None = None,
         shown_by: str = "wheeltapper outbox show",
+        hand_back: Callable[[int, Refused], None] | None = None,
     ) -> None:
         self._outbox = outbox
         self._transport = transport
@@ -69,6 +73,7 @@ class Sender:
         self._room = window
         self._clock = clock or SystemClock()
         self._shown_by = shown_by
+        self._hand_back = hand_back
         self._inquiry = Inquiry()
         self._alone = False
         self._lock = threading.Lock()
@@ -164,6 +169,9 @@ class Sender:
                 settle(Refused(f"it cannot be published: {error}"))
 
     def _settle(self, entry_id: int, outcome: bool | Refused) -> None:
+        if isinstance(outcome, Refused) and self._hand_back is not None:
+            self._hand_back(entry_id, outcome)
+            outcome = True  # there was an answer: whatever a hang-up is due to, it is not this
         with self._lock:
             self._in_flight -= 1
             if outcome:
@@ -205,7 +213,18 @@ class Sender:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            if self.send_waiting() == 0:
-                watching = self._alone and self._transport.connected
+            try:
+                pause_s = self._pause_s(self.send_waiting())
+            except Exception:  # a disk that cannot be read, say, and soon can again
+                log.exception("sender: failed; going on")
+                pause_s = _FAILED_S
+            if pause_s:
                 with self._outbox.grown:
-                    self._outbox.grown.wait(_WATCH_S if watching else _IDLE_S)
+                    self._outbox.grown.wait(pause_s)
+
+    def _pause_s(self, sent: int) -> float:
+        """How long to wait after so many were sent."""
+        connected = self._transport.connected
+        if sent:  # what fails at once would do so over and over
+            return _AGAIN_S if connected and self._inquiry.at_a_loss else 0.0
+        return _WATCH_S if self._alone and connected else _IDLE_S

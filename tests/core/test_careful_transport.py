@@ -200,6 +200,19 @@ def test_a_refusal_by_name_is_passed_on(line: Line) -> None:
     assert line.outcomes == {"1": Refused("not authorized")}
 
 
+def test_a_refusal_by_name_of_what_is_sent_again_is_passed_on_too(line: Line) -> None:
+    line.publish("a", "1")
+    line.broker.go_away()
+    line.broker.refuses = lambda topic, _payload: topic == "a"
+    line.live(1)
+    line.publish("a", "2")
+    line.publish("b", "3")
+    line.live(1)
+
+    assert line.outcomes == {"1": Refused("not authorized"), "2": Refused("not authorized"), "3": True}
+    assert line.careful.refusing == ""
+
+
 def test_an_action_that_was_refused_for_good_is_parked_at_once(line: Line) -> None:
     executor = BrokerExecutor(line.careful)
     forbid(line, "forbidden")

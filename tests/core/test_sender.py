@@ -1,6 +1,7 @@
 """The sender sets aside what the broker will not take, and nothing else: not what a bad link merely delays."""
 
 import random
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.loopback import wait_until
 from wheeltapper.clock import ManualClock
 from wheeltapper.inquiry import CALM_S
-from wheeltapper.outbox import Outbox, Put
+from wheeltapper.outbox import Entry, Outbox, Put
 from wheeltapper.outbox_commands import read_refused, requeue
 from wheeltapper.sender import Sender
 from wheeltapper.transport.memory import MemoryBroker
@@ -263,6 +265,50 @@ def test_a_topic_that_cannot_be_published_on_holds_up_nothing(tmp_path: Path) ->
         line.live(20)
 
         assert (line.arrived, line.refused) == (["2"], ["1"])
+
+
+def test_a_disk_that_cannot_be_read_for_a_moment_ends_no_sender(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    peek, failures = line.outbox.peek, [sqlite3.OperationalError("disk I/O error")]
+
+    def failing(limit: int, after_id: int = 0) -> list[Entry]:
+        if failures:
+            raise failures.pop()
+        return peek(limit, after_id)
+
+    monkeypatch.setattr(line.outbox, "peek", failing)
+    line.put(("a", "1"))
+    line.sender.start()
+    wait_until(lambda: line.broker.deliver() > 0)
+
+    assert line.arrived == ["1"]
+
+
+def test_a_transport_that_takes_nothing_for_now_is_not_asked_all_the_time(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    pauses: list[float] = []
+    transport, grown = line.sender._transport, line.outbox.grown
+    publish, wait = transport.publish, grown.wait
+
+    def choked(topic: str, payload: bytes, done: Callable[..., None] | None = None) -> None:
+        asked.append(topic)
+        if len(asked) > 20:
+            publish(topic, payload, done)
+        elif done is not None:
+            done(False)
+
+    def waiting(timeout_s: float) -> bool:
+        pauses.append(timeout_s)
+        return wait(timeout_s)
+
+    monkeypatch.setattr(transport, "publish", choked)
+    line.put(("a", "1"))
+    monkeypatch.setattr(grown, "wait", waiting)
+    line.sender.start()
+    wait_until(lambda: len(asked) > 20)
+
+    assert len(pauses) >= 19
 
 
 EVENTS = st.lists(st.sampled_from(["put", "break", "lose", "wait", "allow", "forbid", "requeue"]), max_size=25)

@@ -74,6 +74,10 @@ class Backlog:
         """Forget what the other side will not take."""
         self._settle(entry_id, Refused(f"{reason}; {_ADVICE}", final=True), reason)
 
+    def hand_back(self, entry_id: int, refusal: Refused) -> None:
+        """Forget what the other side has refused by name; whoever sent it will know when to try again."""
+        self._settle(entry_id, refusal)
+
     def refuse(self, topic: str, refusal: Refused) -> None:
         """Forget everything of a topic."""
         with self.grown:
@@ -113,7 +117,13 @@ class CarefulTransport:
         self._transport = transport
         self._clock = clock or SystemClock()
         self._backlog = Backlog(self._hear)
-        self._sender = Sender(self._backlog, transport, clock=self._clock, shown_by="wheeltapper actions parked")
+        self._sender = Sender(
+            self._backlog,
+            transport,
+            clock=self._clock,
+            shown_by="wheeltapper actions parked",
+            hand_back=self._backlog.hand_back,
+        )
         self._refusals: dict[str, _Refusal] = {}
 
     def start(self) -> None:
