@@ -35,17 +35,19 @@ class Deadline:
 
     def connect(self, host: str, port: int) -> socket.socket:
         """
-        A connection to the first of a host's addresses that answers.
+        A connection to the first of a host's addresses that answers; none may use up the time of those behind it.
 
         Raises:
             OSError: none does, or the time is up.
         """
         failure = OSError(f"{host} has no address")
-        for family, kind, protocol, _, address in self._addresses(host, port):
+        addresses = self._addresses(host, port)
+        for number, (family, kind, protocol, _, address) in enumerate(addresses):
             connection = socket.socket(family, kind, protocol)
             try:
-                connection.settimeout(self._left())
+                connection.settimeout(self._left() / (len(addresses) - number))
                 connection.connect(address)
+                connection.settimeout(self._left())
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._watch(connection)
             except OSError as error:

@@ -1,5 +1,6 @@
 """Webhooks that meet a hostile or tired other side."""
 
+import contextlib
 import hashlib
 import hmac
 import re
@@ -156,6 +157,21 @@ def test_a_webhook_whose_name_nobody_resolves_is_given_up_in_time(tmp_path, monk
         run(WebhookExecutor(settings, ManualClock()), action())
 
     over.set()
+
+
+def test_an_address_that_never_answers_leaves_the_others_of_its_name_their_time(serving, tmp_path, monkeypatch):
+    port = serving(answer_ok)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as waiting:
+        for _ in range(4):  # the system answers nobody else while these are not accepted
+            connection = waiting.enter_context(socket.socket())
+            connection.setblocking(False)
+            connection.connect_ex(full.getsockname())
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", full.getsockname())]
+        found += [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))] * 199
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        settings = ToWebhook(url="http://localhost/x", secret_file=secret(tmp_path), timeout_s=60)
+
+        assert run(WebhookExecutor(settings, ManualClock()), action()).outcome == "delivered"
 
 
 def test_a_webhooks_certificate_is_verified_against_the_authority_that_the_settings_name(serving, tmp_path, tls):
