@@ -16,6 +16,7 @@ import msgspec
 
 from wheeltapper import __version__, config
 from wheeltapper.errors import SettingsError, WheeltapperError
+from wheeltapper.messages import UNREADABLE
 from wheeltapper_components.build_model import ModelSource, copy_model
 from wheeltapper_components.build_wheels import Device, archive, gather
 from wheeltapper_components.recipe_lint import lint
@@ -128,7 +129,7 @@ def read_configuration(path: Path) -> dict[str, dict[str, Any]]:
         return decode(path.read_bytes(), type=dict[str, dict[str, Any]])
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise SettingsError(f"{path}: must hold a table for each component's name: {error}") from error
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from wheeltapper.clock import Clock
 from wheeltapper.errors import ModelError
+from wheeltapper.messages import UNREADABLE
 from wheeltapper_models.slot import Slot
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class ForestFiles:
                 slot.relearn(thing, found.forest)
         except FileNotFoundError:
             return
-        except (OSError, msgspec.DecodeError, ModelError) as error:
+        except (OSError, *UNREADABLE, ModelError) as error:
             log.error("%s: the forest of %s begins where training ended: %s", self._path(thing), thing, error)
 
     def save_one(self, slot: Slot) -> bool:

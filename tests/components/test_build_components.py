@@ -124,6 +124,14 @@ def test_configuration_goes_into_the_recipe_and_is_checked_first(tmp_path: Path)
         build(plan_of(configuration={"com.example": {}}), tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", ["settings.toml", "settings.json"])
+def test_a_configuration_that_is_no_text_is_refused_with_its_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b'\xff\xfe{\x00}\x00')
+
+    with pytest.raises(SettingsError, match=name):
+        read_configuration(tmp_path / name)
+
+
 def test_a_configuration_that_no_nucleus_lite_could_hold_is_refused(tmp_path: Path) -> None:
     inputs = {f"input{number}": f"wt/{{thing}}/{'x' * 100}/{number}" for number in range(60)}
 

@@ -121,7 +121,7 @@ def test_a_kill_costs_what_the_trees_learnt_since_they_were_kept_and_no_score(ma
     assert float(np.abs(ours - theirs).mean()) < 0.2
 
 
-@pytest.mark.parametrize("damage", [b"", b"no forest", b"\x92\xa1x\xc4\x01y"])
+@pytest.mark.parametrize("damage", [b"", b"no forest", b"\x92\xa1x\xc4\x01y", b"\x92\xa1\xff\xc4\x01y"])
 def test_a_damaged_file_leaves_the_forest_as_training_did(make: Make, damage: bytes) -> None:
     gateway = make()
     feed(gateway, 0, 30)
