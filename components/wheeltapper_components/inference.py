@@ -332,7 +332,7 @@ class Inference:
             self._held.add(key)
         reading_id = reading.message_id or f"{reading.thing}-{reading.time_ms}-{uuid.uuid4().hex[:8]}"
         item = Item(reading, reading_id, key, timed)
-        self._buffer.push(reading, (item, arrival.delivery), int(self._clock.monotonic() * 1000))
+        self._buffer.push(reading, (item, arrival.delivery), int(self._clock.monotonic() * 1000), timed=timed)
 
     def _score_in_order(self, items: Sequence[Item]) -> tuple[list[Put], set[str]]:
         """Predictions of readings of any things, and whose newest time or window changed."""

@@ -296,12 +296,19 @@ class OrderBuffer(Generic[T]):
         self._clock = count()
         self._number = count()
 
-    def push(self, reading: Reading, item: T, now_ms: int) -> None:
-        """Take a reading, and what belongs to it, that arrived now."""
+    def push(self, reading: Reading, item: T, now_ms: int, *, timed: bool = True) -> None:
+        """
+        Take a reading, and what belongs to it, that arrived now.
+
+        Args:
+            timed: it says itself when it was taken; else it comes after all that came before, and moves no clock.
+        """
         time_ms = reading.time_ms
         waiting = self._waiting.get(reading.thing)
         if waiting is None:
             waiting = self._waiting[reading.thing] = _Waiting(next(self._clock), time_ms)
+        elif not timed:
+            time_ms = max(time_ms, waiting.newest_ms)
         elif time_ms < waiting.newest_ms - self._set_back_ms:
             waiting.clock, waiting.newest_ms = next(self._clock), time_ms
         waiting.newest_ms = max(waiting.newest_ms, time_ms)

@@ -459,18 +459,24 @@ def test_a_time_beyond_all_numbers_is_dropped_and_acknowledged(make: Make) -> No
     assert gateway._local_client.unacknowledged == 0
 
 
-@pytest.mark.parametrize("back_s", [30, 3600])
-def test_readings_without_a_time_are_scored_on_while_the_gateways_clock_is_set_back(make: Make, back_s: int) -> None:
+@pytest.mark.parametrize("together", [True, False], ids=["a backlog", "one by one"])
+@pytest.mark.parametrize("back_s", [5, 30, 3600])
+def test_readings_without_a_time_are_scored_as_they_come_while_the_gateways_clock_is_set_back(
+    make: Make, back_s: int, together: bool
+) -> None:
     gateway = make()
 
     for number in range(20):
         if number == 10:
             gateway.clock.set_time_ms(gateway.clock.time_ms() - 1_000 * back_s)
-        gateway.send_raw(b'{"TT01": 50.0, "TT02": 1.0}')
-        gateway.run()
+        gateway.send_raw(b'{"message_id": "m%d", "TT01": 50.0, "TT02": 1.0}' % number)
+        gateway.local.deliver()
+        if not together:
+            gateway.run()
         gateway.clock.advance(1.0)
+    gateway.run()
 
-    assert gateway.inference.counts.predictions == 19
+    assert gateway.scored() == [f"m{number}" for number in range(1, 20)]
     assert (gateway.inference.counts.late, gateway.inference.counts.restarts) == (0, 0)
 
 
