@@ -9,6 +9,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class _Action(msgspec.Struct, rename="camel"):
     """An ``iotEvents`` action."""
 
     input_name: str
-    message_id: str | None = None
+    message_id: str = ""
     batch_mode: bool = False
 
 
@@ -116,7 +117,11 @@ def _bodies(document: Any, where: str, parameters: Mapping[str, str]) -> Iterato
         return
     document = _in_template(document)
     if is_template(document):
-        for _kind, body in read_template(document, parameters, _remark, {_RESOURCE: "ruleName"}):
+        for _kind, body in read_template(document, parameters, partial(_remark, where), {_RESOURCE: "ruleName"}):
+            if not isinstance(body.get("topicRulePayload"), dict):
+                raise DefinitionError(
+                    f"{where}: rule {body['ruleName']}: its TopicRulePayload is no object; write it out"
+                )
             yield from _bodies(body, where, parameters)
     elif is_terraform(document):
         for place, body in terraform_rules(document, where):
@@ -143,14 +148,22 @@ def _in_template(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _remark(where: str, what: str) -> None:
-    if where.endswith((".Sql", ".InputName", ".MessageId")):
-        log.warning("%s: %s", where, in_settings(what, _TABLE))
+def _remark(file: str, where: str, what: str) -> None:
+    """Log what a rule assumes, and that its condition leaves it out; other resources are no matter here."""
+    if where.endswith((".Sql", ".InputName", ".MessageId")) or what.startswith("left out: its condition"):
+        log.warning("%s: %s: %s", file, where, in_settings(what, _TABLE))
+
+
+def _given(members: Any) -> Any:
+    """The members of an object that are not null, as what Terraform and SDKs print of one that is not set."""
+    return (
+        {name: value for name, value in members.items() if value is not None} if isinstance(members, dict) else members
+    )
 
 
 def _checked(where: str, body: dict[str, Any]) -> _Rule:
     try:
-        rule = msgspec.convert({name: value for name, value in body.items() if value is not None}, _Rule, strict=False)
+        rule = msgspec.convert(_given(body), _Rule, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(f"{where}: {error}") from error
     if rule.aws_iot_sql_version not in _VERSIONS:
@@ -176,7 +189,7 @@ def _rules_of(settings: RuleSettings, where: str, rule: _Rule) -> list[RuleSetti
 
 def _settings(settings: RuleSettings, where: str, sql: str, body: Any) -> RuleSettings:
     try:
-        action = msgspec.convert(body, _Action, strict=False)
+        action = msgspec.convert(_given(body), _Action, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(f"{where}: iotEvents: {error}") from error
     if "${" not in action.input_name and not _INPUT.fullmatch(action.input_name):

@@ -5,8 +5,6 @@ from typing import Any
 
 from wheeltapper.detector.terraform import api_body, objects, resources, stack_template
 
-_NAMES = {"input_name": "inputName", "message_id": "messageId", "batch_mode": "batchMode"}
-
 
 def terraform_rules(document: Mapping[str, Any], where: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """
@@ -27,10 +25,7 @@ def terraform_rules(document: Mapping[str, Any], where: str) -> Iterator[tuple[s
 
 
 def _body(values: Mapping[str, Any]) -> dict[str, Any]:
-    actions: list[dict[str, Any]] = [
-        {"iotEvents": {_NAMES[name]: value for name, value in action.items() if name in _NAMES}}
-        for action in objects(values.get("iot_events"))
-    ]
+    actions: list[dict[str, Any]] = [{"iotEvents": api_body(action)} for action in objects(values.get("iot_events"))]
     for kind, blocks in values.items():
         if kind not in ("iot_events", "error_action"):
             actions += [{kind: block} for block in objects(blocks)]
@@ -39,7 +34,7 @@ def _body(values: Mapping[str, Any]) -> dict[str, Any]:
         "ruleName": values.get("name"),
         "sql": values.get("sql"),
         "awsIotSqlVersion": values.get("sql_version"),
-        "ruleDisabled": not values.get("enabled", True),
+        "ruleDisabled": values.get("enabled") is False,
         "actions": actions,
         "errorAction": failing[0] if failing else None,
     }

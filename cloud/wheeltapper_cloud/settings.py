@@ -78,8 +78,8 @@ class CloudSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         broker: where to listen and publish: ``mqtt://host:port``, or a table with credentials; empty is none.
         health_s: how often this process reports its health over the broker.
         inputs: created at start where they are missing, updated where they differ.
-        models: files of definitions (API bodies, console exports, CloudFormation), relative to the settings' own folder;
-            created at start where they are missing, updated where they differ.
+        models: files of definitions, in any form that ``readers`` knows, relative to the settings' own folder; created
+            at start where they are missing, updated where they differ.
         parameters: values for the parameters of templates, of models and of rules; the account and the region are the
             server's.
         migrate: a changed model keeps its detectors' states, variables and timers instead of resetting them.

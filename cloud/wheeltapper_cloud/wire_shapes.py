@@ -171,6 +171,8 @@ def _read_blob(shapes: Shapes, shape: dict[str, Any]) -> Reader:
 
 def _decode_base64(text: str) -> bytes:
     """
+    The bytes that base64 stands for.
+
     >>> _decode_base64("YQ=="), _decode_base64("YWJj\\nZA==\\n")
     (b'a', b'abcd')
     """

@@ -256,6 +256,37 @@ def test_the_language_of_terraform_itself_is_refused(tmp_path):
         expand([RuleSettings(file=path)])
 
 
+@pytest.mark.parametrize("kind", ["aws_iot_topic_rule", "awscc_iot_topic_rule"])
+def test_what_a_plan_leaves_unset_is_null_and_counts_as_not_given(tmp_path, kind):
+    action = {**BLOCK, "batch_mode": None, "message_id": None}
+    values = {**RESOURCE, "sql_version": None, "iot_events": [action]}
+    if kind.startswith("awscc"):
+        payload = {**CLOUD_CONTROL["values"]["topic_rule_payload"], "actions": [{"iot_events": action}]}
+        values = {"rule_name": None, "topic_rule_payload": {**payload, "rule_disabled": None}}
+
+    (found,) = read(tmp_path, {"planned_values": {"root_module": {"resources": [{"type": kind, "values": values}]}}})
+
+    assert (found.input, found.batch, found.message_id) == ("Pump", False, "message_id")
+
+
+def test_no_rule_of_a_template_is_left_out_without_a_word(tmp_path, caplog):
+    rule = {"Type": "AWS::IoT::TopicRule", "Properties": {"TopicRulePayload": PAYLOAD}}
+    template = {
+        "Parameters": {"Stage": {"Type": "String", "Default": "test"}},
+        "Conditions": {"Prod": {"Fn::Equals": [{"Ref": "Stage"}, "prod"]}},
+        "Resources": {"One": rule, "Two": {**rule, "Condition": "Prod"}, "Role": {"Type": "AWS::IAM::Role"}},
+    }
+    with caplog.at_level(logging.WARNING):
+        found = read(tmp_path, template)
+
+    assert len(found) == 1
+    assert "Resources.Two: left out: its condition 'Prod' is false" in caplog.text
+    assert "AWS::IAM::Role" not in caplog.text
+    template["Resources"]["Three"] = {**rule, "Properties": {"TopicRulePayload": {"Fn::Transform": {"Name": "Macro"}}}}
+    with pytest.raises(SettingsError, match="rule Three: its TopicRulePayload is no object; write it out"):
+        read(tmp_path, template)
+
+
 def test_a_file_that_is_not_there_is_named_once(tmp_path):
     path = tmp_path / "rule.json"
 
