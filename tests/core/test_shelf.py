@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.core.judging import ALARM, MODEL, Bench, deployment
 from wheeltapper.errors import UnavailableError
-from wheeltapper.judge import AlarmOperation, JudgeSettings, Message, Refusal, ShelfOperation, shelf
+from wheeltapper.judge import AlarmOperation, DetectorUpdate, JudgeSettings, Message, Refusal, ShelfOperation, shelf
 
 QUARTER_S = 900
 
@@ -488,6 +488,29 @@ def test_every_action_settled_twice_leaves_nothing_pending_and_no_less(tmp_path)
 
     found = bench.judge.statistics()
     assert found.actions_pending == len(bench.judge.pending_actions()) > 0
+
+
+def test_no_write_about_one_machine_looks_at_the_others(tmp_path):
+    bench = Bench(tmp_path).with_models()
+    bench.put(90.0)
+    bench.judge.raised_alarms()
+    connection = bench.judge._core.journal.connection  # type: ignore[union-attr]
+    written: list[str] = []
+    connection.set_trace_callback(written.append)
+
+    for operation in ("acknowledge", "snooze", "disable", "enable"):
+        bench.judge.operate_alarms([AlarmOperation(model="Overheat", key="m1", operation=operation, snooze_s=60)])
+        bench.judge.raised_alarms()
+    shelve(bench)
+    act(bench, "unshelve")
+    bench.judge.update_detectors([DetectorUpdate(model="Motor", key="m1", state="cold")])
+    bench.judge.raised_alarms()
+
+    connection.set_trace_callback(None)
+    changes = [each for each in written if each.startswith(("UPDATE alarm", "DELETE FROM shelf"))]
+    plans = [connection.execute(f"EXPLAIN QUERY PLAN {each}").fetchall()[0][-1] for each in changes]
+    assert len(plans) > 8
+    assert [each for each in plans if "model=? AND key=?" not in each] == []
 
 
 def as_of_an_earlier_release(bench: Bench) -> None:

@@ -7,7 +7,7 @@ a crash inserts what is missing and leaves alone what is there.
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -196,9 +196,10 @@ class Ledger:
             self._alarming.remove((handle, key))
         else:
             return
+        condition, of_key = ("", ()) if key is None else (" AND key=?", (key,))
         self._write(
-            "UPDATE alarm SET cleared_ms=? WHERE model=? AND (? IS NULL OR key=?) AND cleared_ms IS NULL AND sequence < ?",
-            (at_ms, handle, key, key, sequence),
+            f"UPDATE alarm SET cleared_ms=? WHERE model=?{condition} AND cleared_ms IS NULL AND sequence < ?",  # noqa: S608
+            (at_ms, handle, *of_key, sequence),
         )
 
     def acknowledge_alarms(self, handle: str, key: str, who: str, note: str, sequence: int, at_ms: int) -> None:
@@ -325,10 +326,10 @@ def write_audit(connection: sqlite3.Connection, records: Iterable[AuditRecord]) 
         connection.execute(statement, msgspec.structs.astuple(record))
 
 
-def strike_audit(connection: sqlite3.Connection, records: Iterable[AuditRecord]) -> None:
-    """Delete what ``write_audit`` has just written; only within a transaction."""
+def strike_audit(connection: sqlite3.Connection, records: Sequence[AuditRecord]) -> None:
+    """Delete what ``write_audit`` has just written, in that order; only within a transaction."""
     equal = " AND ".join(f"{name} IS ?" for name in _AUDIT_COLUMNS)
-    for record in records:
+    for record in reversed(records):
         connection.execute(
             f"DELETE FROM audit WHERE number = (SELECT number FROM audit WHERE {equal} ORDER BY number DESC LIMIT 1)",  # noqa: S608
             msgspec.structs.astuple(record),

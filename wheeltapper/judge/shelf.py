@@ -21,7 +21,9 @@ CREATE TABLE IF NOT EXISTS shelf (
 COLUMNS = ("model", "key", "state", "sequence", "since_ms", "until_ms", "who", "note")
 
 _PUT = f"INSERT OR REPLACE INTO shelf ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
-_REMOVE = "DELETE FROM shelf WHERE model = ? AND (? IS NULL OR key = ?) AND sequence < ?"
+# Two statements, since one for either would search the whole model for each of its keys.
+_REMOVE_MODEL = "DELETE FROM shelf WHERE model = ? AND sequence < ?"
+_REMOVE_KEY = "DELETE FROM shelf WHERE model = ? AND key = ? AND sequence < ?"
 _TAKE = "DELETE FROM shelf WHERE model = ? AND key = ? AND state = ?"
 
 Statement = tuple[str, tuple[Any, ...]]
@@ -105,13 +107,15 @@ def putting(entry: Shelved) -> list[Statement]:
         *(entry.handle, entry.key, entry.state, entry.sequence),
         *(entry.since_ms, entry.until_ms, entry.by, entry.note),
     )
-    all_of_it = [] if entry.state else [(_REMOVE, (entry.handle, entry.key, entry.key, entry.sequence + 1))]
+    all_of_it = [] if entry.state else [removing(entry.handle, entry.key, entry.sequence + 1)]
     return [*all_of_it, (_PUT, row)]
 
 
 def removing(handle: str, key: str | None, sequence: int) -> Statement:
     """What deletes what ``Shelf.remove`` takes away."""
-    return _REMOVE, (handle, key, key, sequence)
+    if key is None:
+        return _REMOVE_MODEL, (handle, sequence)
+    return _REMOVE_KEY, (handle, key, sequence)
 
 
 def write(connection: sqlite3.Connection, entry: Shelved) -> None:
