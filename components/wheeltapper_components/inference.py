@@ -23,14 +23,13 @@ from wheeltapper.outbox import Put
 from wheeltapper.topics import filter_of, topic_of
 from wheeltapper.transport import Delivery
 from wheeltapper_components.drift import DriftWatch, Scored
-from wheeltapper_components.forests import ForestFiles
 from wheeltapper_components.health import Pulse
 from wheeltapper_components.inbox import Arrival, Inbox
-from wheeltapper_components.kept import Kept, encode_rows, recall_rows, restore_state
+from wheeltapper_components.kept import ThingMemory
 from wheeltapper_components.links import Links
-from wheeltapper_components.pacing import Pacing, Step
+from wheeltapper_components.pacing import Step
 from wheeltapper_components.predictions import encode_prediction, prediction_of
-from wheeltapper_components.readings import OrderBuffer, SeenIds, Timeline, Verdict, read_reading
+from wheeltapper_components.readings import OrderBuffer, SeenIds, Verdict, read_reading
 from wheeltapper_components.settings import GatewaySettings
 from wheeltapper_components.swap import Seat, Shelf
 from wheeltapper_components.triggers import answer
@@ -99,11 +98,9 @@ class Inference:
         self._inbox = inbox or Inbox(clock)
         self._own_inbox = inbox is None
         self._stop = threading.Event()
-        self._timeline = Timeline(settings.order)
-        self._pacing = Pacing(clock)
         self._seen = SeenIds(settings.order.remember)
         self._buffer: OrderBuffer[tuple[Item, Delivery]] = OrderBuffer(settings.order.hold_ms, settings.order.late_ms)
-        self._held: set[str] = set()
+        self._held: dict[str, list[Delivery]] = {}
         self._unkept = ""
         self._failures = 0
         outbox = links.first.outbox
@@ -116,7 +113,7 @@ class Inference:
             keep=lambda name, state: outbox.put((), states={name: state}),
             learners=settings.forest.max_things,
         )
-        self._forests = ForestFiles(settings.data_dir / "forests", settings.forest.save_s, clock)
+        self._memory = ThingMemory(settings, self.shelf, outbox, clock)
         self.drift = DriftWatch(settings, links, clock)
         self._threads: list[threading.Thread] = []
 
@@ -136,7 +133,8 @@ class Inference:
             self.shelf.look()
         else:
             self.shelf.load()
-        self._restore()
+        self._memory.restore()
+        self._seen.restore(self._links.first.outbox.states("seen/").values())
         topics, inbox, thing = self.settings.topics, self._inbox, self.settings.default_thing
         for link in self._links.all:
             if link.reads:
@@ -166,65 +164,18 @@ class Inference:
         self._threads = []
         for seat in self.shelf.seats:
             if seat.slot is not None:
-                self._forests.save_all(seat.slot)
+                self._memory.forests.save_all(seat.slot)
         with contextlib.suppress(UnavailableError):  # closed before, or a full disk: the next swap is a cold start
             self.drift.close()
-            self._links.first.outbox.put((), states=self._rows())
-
-    def _rows(self) -> dict[str, bytes]:
-        rows: dict[str, bytes] = {}
-        for thing in self.things():
-            seat = self.shelf.seat_of(thing)
-            if seat is not None and seat.slot is not None:
-                rows[f"rows/{thing}"] = encode_rows(seat.slot, thing)
-        return rows
-
-    def _restore(self) -> None:
-        outbox = self._links.first.outbox
-        rows = outbox.states("rows/")
-        found = {
-            name.removeprefix("thing/"): msgspec.msgpack.decode(state, type=Kept)
-            for name, state in outbox.states("thing/").items()
-        }
-        for thing, kept in sorted(found.items(), key=lambda pair: pair[1].newest_ms):
-            self._timeline.restore(thing, kept.newest_ms)
-            seat = self.shelf.seat_of(thing)
-            if seat is None or seat.slot is None:
-                continue
-            row_ms = self._pacing.restore(thing, seat, kept.window) or kept.newest_ms
-            if f"rows/{thing}" in rows:
-                recall_rows(seat.slot, thing, rows[f"rows/{thing}"], row_ms)
-            self._forests.restore(seat.slot, thing)
-            restore_state(seat.slot, thing, kept)
-        self._seen.restore(outbox.states("seen/").values())
-
-    def _take_back(self, things: Iterable[str]) -> None:
-        """Put things back to where the disk says that they were: readings that were not kept come again."""
-        for thing in things:
-            self._timeline.forget(thing)
-            self._pacing.forget(thing)
-            seat = self.shelf.seat_of(thing)
-            if seat is not None:
-                seat.forget(thing)
-            state = self._links.first.outbox.state(f"thing/{thing}")
-            if state:
-                kept = msgspec.msgpack.decode(state, type=Kept)
-                self._timeline.restore(thing, kept.newest_ms)
-                if seat is not None and seat.slot is not None:
-                    self._pacing.restore(thing, seat, kept.window)
-                    restore_state(seat.slot, thing, kept)
+            self._links.first.outbox.put((), states=self._memory.rows())
 
     def _drop_surplus(self) -> dict[str, bytes]:
         """Forget the things that are too many, and the states by which they are forgotten on disk."""
         states: dict[str, bytes] = {}
-        for thing in self._timeline.surplus(self.settings.max_things):
+        for thing in self._memory.drop_surplus():
             log.warning("%s: forgotten, as the one unheard for the longest of more than max_things", thing)
             self.counts.forgotten += 1
-            for seat in self.shelf.seats:
-                seat.drop(thing)
-            self._pacing.drop(thing)
             self.drift.drop(thing)
-            self._forests.drop(thing)
             states |= {f"{kind}/{thing}": b"" for kind in ("thing", "rows", "drift")}
         return states
 
@@ -234,14 +185,14 @@ class Inference:
 
     def things(self) -> list[str]:
         """Every thing of which a reading was scored."""
-        return self._timeline.things()
+        return self._memory.timeline.things()
 
     def _condition(self) -> tuple[bool, str]:
         troubles = [seat.refusal for seat in self.shelf.seats if seat.refusal]
         troubles += [f"{seat.label}: nothing is scored" for seat in self.shelf.seats if seat.slot is None]
         troubles += [f"batches that failed since the start: {self._failures}; see the log"] if self._failures else []
         troubles += [f"predictions wait in memory: {self._unkept}"] if self._unkept else []
-        troubles += self._pacing.troubles()
+        troubles += self._memory.pacing.troubles()
         troubles += self._links.troubles()
         known = msgspec.structs.asdict(self.counts) | {"drifts": self.drift.found, "unwatched": self.drift.unwatched}
         told = ", ".join(f"{name} {value}" for name, value in known.items() if value)
@@ -272,7 +223,7 @@ class Inference:
         looked_at = self.drift.work()
         for seat in self.shelf.seats:
             if seat.slot is not None:
-                self._forests.save_one(seat.slot)
+                self._memory.forests.save_one(seat.slot)
         return looked_at
 
     def _patience(self) -> float:
@@ -293,27 +244,49 @@ class Inference:
         return len(arrivals)
 
     def _handle_readings(self, arrivals: Sequence[Arrival]) -> None:
-        settled: list[Delivery] = []
         for arrival in arrivals:
-            self._admit(arrival, settled)
+            self._admit(arrival)
         ready = self._buffer.pop(int(self._clock.monotonic() * 1000))
-        settled += [delivery for _item, delivery in ready]
+        try:
+            self._settle(ready)
+        except Exception:
+            if not self._settle_singly(ready):
+                raise
+
+    def _settle_singly(self, ready: Sequence[tuple[Item, Delivery]]) -> bool:
+        """Settle the readings of a batch that failed one by one, so that none holds up the others; whether that was all."""
+        if len(ready) < 2:
+            return False
+        log.exception("a batch failed; its %d readings are handled one by one", len(ready))
+        failed = 0
+        for one in ready:
+            try:
+                self._settle([one])
+            except Exception:
+                log.exception("a reading of %s is not acknowledged, and comes again", one[0].reading.thing)
+                failed += 1
+        return not failed
+
+    def _settle(self, ready: Sequence[tuple[Item, Delivery]]) -> None:
+        """Score readings, keep what came of it, then acknowledge them; after a failure all is as it was before."""
         ids = [item.key for item, _delivery in ready if item.key]
+        repeats: list[Delivery] = []
         try:
             puts, things = self._score_in_order([item for item, _delivery in ready])
-            states = {**self._states_of(things), **self._seen.page(ids), **self._drop_surplus()}
-            if ready and not self._keep(puts, states):
+            states = {**self._memory.states(things), **self._seen.page(ids), **self._drop_surplus()}
+            if not self._keep(puts, states):
                 return
             self._seen.add(ids)
         except Exception:
-            self._take_back({item.reading.thing for item, _delivery in ready})
+            self._memory.take_back({item.reading.thing for item, _delivery in ready})
             raise
-        finally:
-            self._held.difference_update(ids)  # after a failure too: what comes again is then no repeat
-        for delivery in settled:
+        finally:  # after a failure too: what comes again is then no repeat
+            for key in ids:
+                repeats += self._held.pop(key, ())
+        for delivery in (*(delivery for _item, delivery in ready), *repeats):
             delivery.acknowledge()
 
-    def _admit(self, arrival: Arrival, settled: list[Delivery]) -> None:
+    def _admit(self, arrival: Arrival) -> None:
         self.counts.readings += 1
         try:
             reading, timed = read_reading(arrival.delivery.payload, arrival.thing, arrival.time_ms)
@@ -321,15 +294,19 @@ class Inference:
         except (MessageError, SettingsError) as error:
             self.counts.malformed += 1
             log.warning("%s: dropped: %s", arrival.delivery.topic, error)
-            settled.append(arrival.delivery)
+            arrival.delivery.acknowledge()
             return
         key = f"{reading.thing} {reading.message_id}" if reading.message_id else ""
-        if key and (key in self._seen or key in self._held):
+        if key in self._seen:
             self.counts.repeats += 1
-            settled.append(arrival.delivery)
+            arrival.delivery.acknowledge()
+            return
+        if key in self._held:  # not on disk yet: both are acknowledged when it is
+            self.counts.repeats += 1
+            self._held[key].append(arrival.delivery)
             return
         if key:
-            self._held.add(key)
+            self._held[key] = []
         reading_id = reading.message_id or f"{reading.thing}-{reading.time_ms}-{uuid.uuid4().hex[:8]}"
         item = Item(reading, reading_id, key, timed)
         self._buffer.push(reading, (item, arrival.delivery), int(self._clock.monotonic() * 1000), timed=timed)
@@ -343,7 +320,7 @@ class Inference:
             seat = self._seat_for(item.reading)
             if seat is None:
                 continue
-            verdict = self._timeline.place(item.reading.thing, item.reading.time_ms, timed=item.timed)
+            verdict = self._memory.timeline.place(item.reading.thing, item.reading.time_ms, timed=item.timed)
             if verdict is Verdict.LATE:
                 self.counts.late += 1
                 continue
@@ -352,9 +329,9 @@ class Inference:
                 puts += self._score(segment)
                 segment = []
                 seat.forget(item.reading.thing)
-                self._pacing.forget(item.reading.thing)
+                self._memory.pacing.forget(item.reading.thing)
             things.add(item.reading.thing)
-            step = self._pacing.take(seat, item.reading, timed=item.timed)
+            step = self._memory.pacing.take(seat, item.reading, timed=item.timed)
             if step.taken.fresh:
                 self.counts.restarts += 1
                 puts += self._score(segment)
@@ -437,18 +414,6 @@ class Inference:
             log.error("%s", error)
             return None
         return Put(topic_of(self.settings.topics.prediction, reading.thing), payload)
-
-    def _states_of(self, things: Iterable[str]) -> dict[str, bytes]:
-        states: dict[str, bytes] = {}
-        for thing in things:
-            seat, newest = self.shelf.seat_of(thing), self._timeline.newest(thing)
-            if seat is None or seat.slot is None or newest is None:
-                continue
-            card, state = seat.slot.state(thing)
-            states[f"thing/{thing}"] = msgspec.msgpack.encode(
-                Kept(newest, card.sha256, state, self._pacing.state(thing))
-            )
-        return states
 
     def _keep(self, puts: Sequence[Put], states: dict[str, bytes]) -> bool:
         """Write until it is on disk; False when told to stop before it was."""

@@ -1,5 +1,6 @@
 """What becomes of readings: each irregularity has one treatment."""
 
+import contextlib
 import json
 import tempfile
 from collections.abc import Callable
@@ -77,7 +78,7 @@ def test_a_reading_of_a_batch_that_failed_is_scored_when_it_comes_again(
     gateway = make()
     gateway.send(0, 1)
     with monkeypatch.context() as failing:
-        failing.setattr(gateway.inference, "_states_of", fail)
+        failing.setattr(gateway.inference._memory, "states", fail)
         with pytest.raises(RuntimeError):
             gateway.run()
 
@@ -116,6 +117,47 @@ def test_readings_of_a_batch_that_failed_are_scored_as_if_it_had_not(
     straight.close()
     assert told[0] == told[1]
     assert len(told[0]) == 19
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["for good", "once"])
+def test_a_reading_that_fails_unforeseen_holds_up_no_other_of_its_batch(
+    make: Make, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    gateway = make()
+    gateway.send(0)
+    gateway.run()
+    place, failures = gateway.inference._memory.timeline.place, []
+
+    def fail(thing: str, time_ms: int, *, timed: bool) -> Any:
+        if time_ms == 2_000 and (again or not failures):
+            failures.append(time_ms)
+            raise RuntimeError("unforeseen")
+        return place(thing, time_ms, timed=timed)
+
+    monkeypatch.setattr(gateway.inference._memory.timeline, "place", fail)
+    gateway.send(1, 2, 3, 4)
+    with pytest.raises(RuntimeError) if again else contextlib.nullcontext():
+        gateway.run()
+    gateway.run()
+
+    assert gateway.scored() == [f"m{number}" for number in (1, 2, 3, 4) if number != 2 or not again]
+    assert gateway._local_client.unacknowledged == again
+
+
+def test_what_comes_twice_while_it_is_held_is_acknowledged_when_it_is_on_disk_and_no_sooner(make: Make) -> None:
+    gateway = make(order=OrderSettings(hold_ms=500))
+    gateway.send(0, 1)
+    gateway.run()
+    gateway._local_client.redeliver()  # the connection was lost and is there again
+    gateway.run()
+    held = gateway._local_client.unacknowledged
+
+    gateway.clock.advance(0.6)
+    gateway.run()
+
+    assert (held, gateway._local_client.unacknowledged) == (2, 0)
+    assert gateway.scored() == ["m1"]
+    assert gateway.inference.counts.repeats == 2
 
 
 def test_a_repeated_reading_is_not_scored_again(make: Make) -> None:
