@@ -5,6 +5,7 @@ import json
 import sqlite3
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -384,6 +385,7 @@ STEPS = st.one_of(
     st.tuples(st.just("put"), st.sampled_from(["m1", "m2"]), st.sampled_from([10, 90, 120])),
     st.tuples(st.just("wait"), st.integers(1, 90)),
     st.tuples(st.just("crash")),
+    st.tuples(st.just("outage"), st.integers(1, 90)),
     st.tuples(
         st.sampled_from(["shelve", "unshelve", "disable", "enable"]),
         st.sampled_from(["m1", "m2"]),
@@ -430,6 +432,10 @@ def test_crashes_at_any_point_change_nothing_on_the_shelf(tmp_path_factory, step
     for number, step in enumerate(steps, 2):
         if step[0] == "crash":
             shaken.crash()
+        elif step[0] == "outage":
+            wait(steady, step[1])
+            shaken.clock.advance(step[1])
+            shaken.crash()
         else:
             take(steady, step, number)
             take(shaken, step, number)
@@ -445,10 +451,14 @@ def test_crashes_at_any_point_change_nothing_on_the_shelf(tmp_path_factory, step
             for each in bench.judge.raised_alarms(closed=True)
         ]
 
+    def viewed(bench: Bench) -> list[Any]:
+        # A timer that fell due in an outage fires at the start, and says so.
+        return [msgspec.structs.replace(each, updated_ms=0) for each in bench.judge.alarms("Overheat")]
+
     assert lying(shaken) == lying(steady)
     assert sorted(opened(shaken)) == sorted(opened(steady))
     assert sorted(heard.values()) == sorted({each.id: each.target for each in steady.actions}.values())
-    assert shaken.judge.alarms("Overheat") == steady.judge.alarms("Overheat")
+    assert viewed(shaken) == viewed(steady)
     assert len(shaken.judge.audit_trail()) == len(steady.judge.audit_trail())
     for bench in benches:
         bench.judge.close()
