@@ -29,6 +29,10 @@ _LINGER_S = 0.1
 
 # A clock that moves by more against the monotonic one was set: what waits has not aged by that.
 _SET_MS = 60_000
+_WAS_SET = "outbox/clock was set"  # the state that tells when, by that clock
+
+# The year 2000: an earlier stamp is of a clock that nobody had set yet.
+_UNSET_MS = 946_684_800_000
 
 # The log of changes is worked in after so many pages, so that on a small or filling disk it does not take the room itself.
 _LOG_PAGES = 256
@@ -109,8 +113,6 @@ class Outbox:
         self._bytes = 0
         self._count = self._counted = 0
         self._close_lock = threading.Lock()
-        self._offset_ms = self._clock_offset_ms()
-        self._ageless_until = float("-inf")
         self._version = 0
         self.dropped = 0
         self.refused = 0
@@ -125,9 +127,12 @@ class Outbox:
             self._writer = self._open(flush)
             self._recount()
             self._counted = self._count
+            self._offset_ms = self._clock_offset_ms() - self._set_between_runs_ms()
         except (sqlite3.Error, OSError) as error:
             raise SettingsError(f"outbox {path}: cannot be opened: {error}") from error
         self._reader_lock = threading.Lock()
+        was_set = self.state(_WAS_SET)
+        self._set_ms = float(was_set) if was_set else float("-inf")
         self._thread = threading.Thread(target=self._write, name=f"outbox-{path.stem}", daemon=True)
         self._thread.start()
 
@@ -364,18 +369,31 @@ class Outbox:
     def _clock_offset_ms(self) -> float:
         return self._clock.time_ms() - self._clock.monotonic() * 1000.0
 
+    def _set_between_runs_ms(self) -> float:
+        """How far the clock was set forward since the last entry was put, where that is certain: from none to one."""
+        row = self._writer.execute("SELECT time_ms FROM entry ORDER BY id DESC LIMIT 1").fetchone()
+        now = self._clock.time_ms()
+        return now - row[0] if row is not None and row[0] < _UNSET_MS <= now else 0
+
     def _expire(self) -> None:
         """Drop what is too old; for as long after the clock was set forward, nobody knows what is."""
         if self._max_age_s is None:
             return
-        moved_ms = self._clock_offset_ms() - self._offset_ms
-        self._offset_ms += moved_ms
-        if moved_ms > _SET_MS:
-            self._ageless_until = self._clock.monotonic() + self._max_age_s
-        if self._clock.monotonic() >= self._ageless_until:
-            oldest = self._clock.time_ms() - int(self._max_age_s * 1000)
+        now = self._clock.time_ms()
+        self._note_set(now)
+        oldest = now - int(self._max_age_s * 1000)
+        if self._set_ms <= oldest:
             self.dropped += self._delete("entry", _EXPIRED.format("entry"), oldest)
             self.dropped += self._delete("refused", _EXPIRED.format("refused"), oldest)
+
+    def _note_set(self, now: int) -> None:
+        """Keep when the clock was set forward, also for the next run."""
+        moved_ms = self._clock_offset_ms() - self._offset_ms
+        self._offset_ms += moved_ms
+        set_ms = now if moved_ms > _SET_MS else min(self._set_ms, now)  # the latter: it has been set back since
+        if set_ms != self._set_ms:
+            self._set_ms = set_ms
+            self._writer.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (_WAS_SET, b"%d" % now))
 
     def _delete(self, table: _Table, condition: str, value: int | str) -> int:
         deleted = self._writer.execute(
