@@ -58,6 +58,13 @@ class Item(NamedTuple):
     told: bool = True
 
 
+class Waiting(NamedTuple):
+    """A reading and its deliveries, of which all but the first are repeats: all are acknowledged when it is on disk."""
+
+    item: Item
+    deliveries: list[Delivery]
+
+
 class Counts(msgspec.Struct):
     """What became of readings since the start."""
 
@@ -99,7 +106,7 @@ class Inference:
         self._own_inbox = inbox is None
         self._stop = threading.Event()
         self._seen = SeenIds(settings.order.remember)
-        self._buffer: OrderBuffer[tuple[Item, Delivery]] = OrderBuffer(settings.order.hold_ms, settings.order.late_ms)
+        self._buffer: OrderBuffer[Waiting] = OrderBuffer(settings.order.hold_ms, settings.order.late_ms)
         self._held: dict[str, list[Delivery]] = {}
         self._unkept = ""
         self._failures = 0
@@ -253,7 +260,7 @@ class Inference:
             if not self._settle_singly(ready):
                 raise
 
-    def _settle_singly(self, ready: Sequence[tuple[Item, Delivery]]) -> bool:
+    def _settle_singly(self, ready: Sequence[Waiting]) -> bool:
         """Settle the readings of a batch that failed one by one, so that none holds up the others; whether that was all."""
         if len(ready) < 2:
             return False
@@ -263,28 +270,30 @@ class Inference:
             try:
                 self._settle([one])
             except Exception:
-                log.exception("a reading of %s is not acknowledged, and comes again", one[0].reading.thing)
+                log.exception("a reading of %s is not acknowledged, and comes again", one.item.reading.thing)
                 failed += 1
         return not failed
 
-    def _settle(self, ready: Sequence[tuple[Item, Delivery]]) -> None:
+    def _settle(self, ready: Sequence[Waiting]) -> None:
         """Score readings, keep what came of it, then acknowledge them; after a failure all is as it was before."""
-        ids = [item.key for item, _delivery in ready if item.key]
-        repeats: list[Delivery] = []
+        ids = [item.key for item, _deliveries in ready if item.key]
+        counts = msgspec.structs.replace(self.counts)
         try:
-            puts, things = self._score_in_order([item for item, _delivery in ready])
+            puts, things = self._score_in_order([item for item, _deliveries in ready])
             states = {**self._memory.states(things), **self._seen.page(ids), **self._drop_surplus()}
             if not self._keep(puts, states):
                 return
             self._seen.add(ids)
         except Exception:
-            self._memory.take_back({item.reading.thing for item, _delivery in ready})
+            self.counts = msgspec.structs.replace(counts, forgotten=self.counts.forgotten)
+            self._memory.take_back({item.reading.thing for item, _deliveries in ready})
             raise
         finally:  # after a failure too: what comes again is then no repeat
             for key in ids:
-                repeats += self._held.pop(key, ())
-        for delivery in (*(delivery for _item, delivery in ready), *repeats):
-            delivery.acknowledge()
+                self._held.pop(key, None)
+        for _item, deliveries in ready:
+            for delivery in deliveries:
+                delivery.acknowledge()
 
     def _admit(self, arrival: Arrival) -> None:
         self.counts.readings += 1
@@ -301,15 +310,15 @@ class Inference:
             self.counts.repeats += 1
             arrival.delivery.acknowledge()
             return
-        if key in self._held:  # not on disk yet: both are acknowledged when it is
+        if key in self._held:
             self.counts.repeats += 1
             self._held[key].append(arrival.delivery)
             return
-        if key:
-            self._held[key] = []
         reading_id = reading.message_id or f"{reading.thing}-{reading.time_ms}-{uuid.uuid4().hex[:8]}"
-        item = Item(reading, reading_id, key, timed)
-        self._buffer.push(reading, (item, arrival.delivery), int(self._clock.monotonic() * 1000), timed=timed)
+        waiting = Waiting(Item(reading, reading_id, key, timed), [arrival.delivery])
+        if key:
+            self._held[key] = waiting.deliveries
+        self._buffer.push(reading, waiting, int(self._clock.monotonic() * 1000), timed=timed)
 
     def _score_in_order(self, items: Sequence[Item]) -> tuple[list[Put], set[str]]:
         """Predictions of readings of any things, and whose newest time or window changed."""

@@ -126,7 +126,7 @@ def test_configuration_goes_into_the_recipe_and_is_checked_first(tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["settings.toml", "settings.json"])
 def test_a_configuration_that_is_no_text_is_refused_with_its_file(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b'\xff\xfe{\x00}\x00')
+    (tmp_path / name).write_bytes(b"\xff\xfe{\x00}\x00")
 
     with pytest.raises(SettingsError, match=name):
         read_configuration(tmp_path / name)

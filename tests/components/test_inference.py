@@ -126,7 +126,8 @@ def test_a_reading_that_fails_unforeseen_holds_up_no_other_of_its_batch(
     gateway = make()
     gateway.send(0)
     gateway.run()
-    place, failures = gateway.inference._memory.timeline.place, []
+    place = gateway.inference._memory.timeline.place
+    failures: list[int] = []
 
     def fail(thing: str, time_ms: int, *, timed: bool) -> Any:
         if time_ms == 2_000 and (again or not failures):
@@ -135,13 +136,14 @@ def test_a_reading_that_fails_unforeseen_holds_up_no_other_of_its_batch(
         return place(thing, time_ms, timed=timed)
 
     monkeypatch.setattr(gateway.inference._memory.timeline, "place", fail)
-    gateway.send(1, 2, 3, 4)
+    gateway.send(1, 2, 3, 3, 4)
     with pytest.raises(RuntimeError) if again else contextlib.nullcontext():
         gateway.run()
     gateway.run()
 
     assert gateway.scored() == [f"m{number}" for number in (1, 2, 3, 4) if number != 2 or not again]
     assert gateway._local_client.unacknowledged == again
+    assert gateway.inference.counts.predictions == 4 - again
 
 
 def test_what_comes_twice_while_it_is_held_is_acknowledged_when_it_is_on_disk_and_no_sooner(make: Make) -> None:
