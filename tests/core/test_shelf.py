@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from tests.core.judging import ALARM, MODEL, Bench, deployment
 from wheeltapper.errors import UnavailableError
-from wheeltapper.judge import AlarmOperation, DetectorUpdate, JudgeSettings, Message, Refusal, ShelfOperation, shelf
+from wheeltapper.judge import (
+    AlarmOperation,
+    DetectorUpdate,
+    JudgeSettings,
+    Message,
+    Refusal,
+    ShelfOperation,
+    Shelved,
+    shelf,
+)
 
 QUARTER_S = 900
 
@@ -580,3 +589,14 @@ def test_what_an_earlier_release_holds_as_laid_aside_is_laid_on_the_shelf_ringin
     wait(bench, 61)
     bench.judge.operate_alarms([AlarmOperation(model="Overheat", key="m3", operation="enable")])
     assert [each.key for each in bench.judge.shelf()] == ["m4"]
+
+
+def test_an_alarm_models_alarm_that_rings_is_told_whatever_the_shelf_says(tmp_path):
+    bench = Bench(tmp_path).with_models()
+    bench.put(20.0)
+    stale = Shelved(kind="alarm", model="Overheat", key="m1", since_ms=0, until_ms=None)
+    bench.judge._core.ledger.shelf.put(stale)  # type: ignore[union-attr]
+
+    bench.put(90.0)
+
+    assert "ACTIVE" in told(bench)

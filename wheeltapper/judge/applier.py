@@ -174,7 +174,9 @@ class Applier:
                 self._emitted.append(action)
 
     def _kept_back(self, outcome: runtime.Outcome, action: Action, sequence: int) -> bool:
-        """Whether operators are spared the news of an alarm, since it was on the shelf already."""
+        """Whether operators are spared the news of a detector model's alarm, since it was on the shelf already."""
+        if outcome.kind == "alarm":
+            return False  # its state keeps it away, and one that rings is not laid aside, whatever the shelf says
         covering = self.ledger.shelf.covering(outcome.handle, outcome.key, outcome.state)
         if covering is None or covering.sequence > sequence:
             return False
