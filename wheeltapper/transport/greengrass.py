@@ -1,5 +1,5 @@
 """
-Through a Greengrass nucleus, classic or lite: the only module that imports its IPC client.
+Through a Greengrass nucleus, classic or lite: with ``greengrass_side`` the only modules that import its IPC client.
 
 The SDK neither reconnects nor keeps order nor tells a dead stream from a quiet one; this module does the first two, and
 offers ``resubscribe`` for the third, which a loop-back heartbeat finds out. One connection has two sides, each a
@@ -22,7 +22,7 @@ from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2
 
 from wheeltapper.clock import Clock, SystemClock
 from wheeltapper.errors import SettingsError, UnavailableError, WheeltapperError
-from wheeltapper.transport import Handler, Refused, Settled
+from wheeltapper.transport.greengrass_side import CALL_TIMEOUT_S, GreengrassTransport, keep_stream, named
 from wheeltapper.transport.serial import SerialExecutor
 
 log = logging.getLogger(__name__)
@@ -31,32 +31,12 @@ SOCKET_VARIABLE = "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT"
 TOKEN_VARIABLE = "SVCUID"  # noqa: S105 - the name of a variable
 LOCAL_LIMIT = 7_000  # bytes; a nucleus lite hangs up on a local message of 7,300
 CORE_LIMIT = 4_700  # bytes; a nucleus lite refuses 4,900
-_CALL_TIMEOUT_S = 5.0
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
-_PAUSE_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 _REFUSALS = 3
-_SHOWN = 3
-_MOST_FORBIDDEN = 100
-_NEVER = (model.UnauthorizedError, model.InvalidArgumentsError)
-
-Done = Callable[[bool], None]
 
 
 class TokenRefusedError(UnavailableError):
     """The nucleus does not know this process's token any more; only a restart of the process gets a new one."""
-
-
-class NucleusDelivery:
-    """A message from the nucleus, which knows no acknowledgements."""
-
-    __slots__ = ("payload", "topic")
-
-    def __init__(self, topic: str, payload: bytes) -> None:
-        self.topic = topic
-        self.payload = payload
-
-    def acknowledge(self) -> None:
-        """Nothing: the nucleus has forgotten the message."""
 
 
 class _Lifecycle(LifecycleHandler):  # type: ignore[misc]
@@ -142,7 +122,7 @@ class Nucleus:
         self._lost.set()
         self._drop_client()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join(_CALL_TIMEOUT_S)
+            self._thread.join(CALL_TIMEOUT_S)
         self._events.stop()
 
     def _connect(self) -> None:
@@ -152,14 +132,14 @@ class Nucleus:
                 ipc_socket=self._socket_path,
                 authtoken=self._token,
                 lifecycle_handler=_Lifecycle(self._lost),
-                timeout=_CALL_TIMEOUT_S,
+                timeout=CALL_TIMEOUT_S,
             )
         except AccessDeniedError as error:
             raise TokenRefusedError("greengrass: the nucleus refuses this process's token") from error
         except Exception as error:  # the runtime's errors share no root
             if "AWS_IO_SOCKET_CLOSED" in str(error):
                 raise TokenRefusedError("greengrass: the nucleus hangs up on this process's token") from error
-            raise UnavailableError(f"greengrass {self._socket_path}: {_named(error)}") from error
+            raise UnavailableError(f"greengrass {self._socket_path}: {named(error)}") from error
         client = GreengrassCoreIPCClientV2(client=raw, executor=self._events)
         self._client = client
         try:
@@ -171,7 +151,7 @@ class Nucleus:
             raise
         except Exception as error:
             self._drop_client()
-            raise UnavailableError(f"greengrass: subscriptions failed: {_named(error)}") from error
+            raise UnavailableError(f"greengrass: subscriptions failed: {named(error)}") from error
         log.info("greengrass: connected")
 
     def _renew_extras(self, client: GreengrassCoreIPCClientV2) -> None:
@@ -179,13 +159,13 @@ class Nucleus:
             try:
                 extra(client)
             except Exception as error:
-                log.warning("greengrass: a subscription besides messages was not renewed: %s", _named(error))
+                log.warning("greengrass: a subscription besides messages was not renewed: %s", named(error))
 
     def _drop_client(self) -> None:
         client, self._client = self._client, None
         if client is not None:
             with contextlib.suppress(Exception):
-                client.close(executor_wait=False).result(_CALL_TIMEOUT_S)
+                client.close(executor_wait=False).result(CALL_TIMEOUT_S)
 
     def _keep_connected(self) -> None:
         while not self._stop.is_set():
@@ -234,11 +214,11 @@ class Nucleus:
             UnavailableError: the nucleus does not answer.
         """
         try:
-            response = self.client().get_configuration_async(key_path=[]).result(_CALL_TIMEOUT_S)
+            response = self.client().get_configuration_async(key_path=[]).result(CALL_TIMEOUT_S)
         except UnavailableError:
             raise
         except Exception as error:
-            raise UnavailableError(f"greengrass: the configuration cannot be read: {_named(error)}") from error
+            raise UnavailableError(f"greengrass: the configuration cannot be read: {named(error)}") from error
         return dict(response.value or {})
 
     def on_configuration_change(self, changed: Callable[[], None]) -> None:
@@ -246,22 +226,22 @@ class Nucleus:
 
         def subscribe(client: GreengrassCoreIPCClientV2) -> None:
             future, _ = client.subscribe_to_configuration_update_async(
-                key_path=[], on_stream_event=lambda _event: changed(), on_stream_error=_keep_stream
+                key_path=[], on_stream_event=lambda _event: changed(), on_stream_error=keep_stream
             )
-            future.result(_CALL_TIMEOUT_S)
+            future.result(CALL_TIMEOUT_S)
 
         self._extras.append(subscribe)
         try:
             subscribe(self.client())
         except Exception as error:
-            log.warning("greengrass: changes of the configuration are not told: %s", _named(error))
+            log.warning("greengrass: changes of the configuration are not told: %s", named(error))
 
     def update_state(self, state: str) -> None:
         """Say RUNNING or ERRORED; a nucleus that cannot hear it is told nothing more."""
         try:
-            self.client().update_state_async(state=state).result(_CALL_TIMEOUT_S)
+            self.client().update_state_async(state=state).result(CALL_TIMEOUT_S)
         except Exception as error:
-            log.warning("greengrass: state %s could not be told: %s", state, _named(error))
+            log.warning("greengrass: state %s could not be told: %s", state, named(error))
 
     def report(self, shadow: str, document: Mapping[str, Any]) -> None:
         """
@@ -274,11 +254,11 @@ class Nucleus:
         thing = os.environ.get("AWS_IOT_THING_NAME", "")
         try:
             future = self.client().update_thing_shadow_async(thing_name=thing, shadow_name=shadow, payload=payload)
-            future.result(_CALL_TIMEOUT_S)
+            future.result(CALL_TIMEOUT_S)
         except UnavailableError:
             raise
         except Exception as error:
-            raise UnavailableError(f"greengrass: {_named(error)}") from error
+            raise UnavailableError(f"greengrass: {named(error)}") from error
 
     def watch_core(self) -> None:
         """Follow whether AWS IoT Core is reachable, where the nucleus says so."""
@@ -289,9 +269,9 @@ class Nucleus:
 
         def subscribe(client: GreengrassCoreIPCClientV2) -> None:
             future, _ = client.subscribe_to_iot_core_connection_status_async(
-                on_stream_event=heard, on_stream_error=_keep_stream
+                on_stream_event=heard, on_stream_error=keep_stream
             )
-            future.result(_CALL_TIMEOUT_S)
+            future.result(CALL_TIMEOUT_S)
 
         self._if_offered("connection status", subscribe)
 
@@ -305,8 +285,8 @@ class Nucleus:
                 )
 
         def subscribe(client: GreengrassCoreIPCClientV2) -> None:
-            future, _ = client.subscribe_to_component_updates_async(on_stream_event=heard, on_stream_error=_keep_stream)
-            future.result(_CALL_TIMEOUT_S)
+            future, _ = client.subscribe_to_component_updates_async(on_stream_event=heard, on_stream_error=keep_stream)
+            future.result(CALL_TIMEOUT_S)
 
         self._if_offered("component updates", subscribe)
 
@@ -314,202 +294,6 @@ class Nucleus:
         try:
             subscribe(self.client())
         except Exception as error:
-            log.info("%s not offered by this nucleus (%s)", what, _named(error))
+            log.info("%s not offered by this nucleus (%s)", what, named(error))
         else:
             self._extras.append(subscribe)
-
-
-class GreengrassTransport:
-    """
-    The Transport protocol over one side of a nucleus.
-
-    Args:
-        nucleus: the connection.
-        side: ``local`` or ``core``.
-        limit: payload bytes; a longer message is refused, since a nucleus lite would hang up on it.
-    """
-
-    def __init__(self, nucleus: Nucleus, side: str, limit: int, clock: Clock) -> None:
-        self._nucleus = nucleus
-        self._side = side
-        self._limit = limit
-        self._clock = clock
-        self._handlers: dict[str, Handler] = {}
-        self._operations: dict[str, Any] = {}
-        self._forbidden: dict[tuple[str, str], None] = {}
-        self._failures = 0
-        self._pause_until = 0.0
-
-    def start(self) -> None:
-        self._nucleus.start()
-
-    @property
-    def connected(self) -> bool:
-        """False as well for a moment after a failed publish, so that what waits is not thrown at a link that is away."""
-        if self._side == "core" and not self._nucleus.core_reachable:
-            return False
-        return self._nucleus.connected and self._clock.monotonic() >= self._pause_until
-
-    @property
-    def trouble(self) -> str:
-        forbidden = [f"{what} {topic}" for what, topic in sorted(self._forbidden)]
-        more = f" and {len(forbidden) - _SHOWN} more" if len(forbidden) > _SHOWN else ""
-        return self._not_allowed(", ".join(forbidden[:_SHOWN]) + more) if forbidden else ""
-
-    def subscribe(self, topic_filter: str, handler: Handler) -> None:
-        """
-        As the protocol has it, and where there is a connection already:
-
-        Raises:
-            SettingsError: the recipe does not allow it; ``trouble`` says so, too.
-            UnavailableError: the nucleus does not take it.
-        """
-        self._handlers[topic_filter] = handler
-        if self._nucleus.connected and topic_filter not in self._operations:
-            self._subscribe(topic_filter)
-
-    def publish(self, topic: str, payload: bytes, done: Settled | None = None) -> None:
-        if len(payload) > self._limit:
-            self._refuse(topic, f"{len(payload)} bytes are more than the {self._limit} that it takes", done)
-        elif not self.connected:
-            self._tell(done, False)
-        else:
-            self._send(topic, payload, "1", lambda error: self._settle(topic, error, done))
-
-    def probe(self, topic: str, payload: bytes, done: Done) -> None:
-        """
-        Publish now or never, QoS 0: a nucleus that spools QoS 1 while the link is away refuses this.
-
-        Args:
-            done: True when the nucleus has taken it; where the recipe does not allow it, ``trouble`` says so.
-        """
-
-        def told(error: BaseException | None) -> None:
-            if error is None or isinstance(error, _NEVER):
-                self._note("publishing on", topic, allowed=error is None)
-            done(error is None)
-
-        if not self._nucleus.connected or ("subscribing to", topic) in self._forbidden:
-            done(False)
-        else:
-            self._send(topic, payload, "0", told)
-
-    def resubscribe(self) -> None:
-        """
-        Replace every subscription: their streams may be dead without a sign.
-
-        Raises:
-            UnavailableError: the nucleus does not take them; what it took stays.
-        """
-        operations, self._operations = self._operations, {}
-        for operation in operations.values():
-            operation.close()
-        self.subscribe_all()
-
-    def subscribe_all(self) -> None:
-        """Subscribe anew on a fresh connection; see ``resubscribe``. What is not allowed keeps nothing else from coming."""
-        self._operations = {}
-        self._failures, self._pause_until = 0, 0.0
-        for topic_filter in list(self._handlers):
-            with contextlib.suppress(SettingsError):
-                self._subscribe(topic_filter)
-
-    def close(self) -> None:
-        self._nucleus.close()
-
-    def _send(self, topic: str, payload: bytes, qos: str, told: Callable[[BaseException | None], None]) -> None:
-        try:
-            client = self._nucleus.client()
-            if self._side == "core":
-                future = client.publish_to_iot_core_async(topic_name=topic, qos=qos, payload=payload)
-            else:
-                message = model.PublishMessage(binary_message=model.BinaryMessage(message=payload))
-                future = client.publish_to_topic_async(topic=topic, publish_message=message)
-        except Exception as error:  # the connection closed meanwhile
-            told(error)
-            return
-        future.add_done_callback(lambda settled: told(settled.exception()))
-
-    def _settle(self, topic: str, error: BaseException | None, done: Settled | None) -> None:
-        if error is None:
-            self._failures, self._pause_until = 0, 0.0
-            self._note("publishing on", topic, allowed=True)
-        elif isinstance(error, _NEVER):
-            self._note("publishing on", topic, allowed=False)
-            self._refuse(topic, f"the recipe's accessControl does not allow it ({_named(error)})", done)
-            return
-        else:
-            pause = _PAUSE_S[min(self._failures, len(_PAUSE_S) - 1)]
-            if self._clock.monotonic() >= self._pause_until:
-                self._failures += 1
-                self._pause_until = self._clock.monotonic() + pause
-            log.warning("%s: not taken by greengrass %s: %s", topic, self._side, _named(error))
-        self._tell(done, error is None)
-
-    def _refuse(self, topic: str, reason: str, done: Settled | None) -> None:
-        log.error("%s: refused by greengrass %s: %s", topic, self._side, reason)
-        self._tell(done, Refused(reason))
-
-    def _tell(self, done: Settled | None, outcome: bool | Refused) -> None:
-        if done is not None:
-            done(outcome)
-
-    def _subscribe(self, topic_filter: str) -> None:
-        client = self._nucleus.client()
-        if self._side == "core":
-            future, operation = client.subscribe_to_iot_core_async(
-                topic_name=topic_filter,
-                qos="1",
-                on_stream_event=lambda event: self._deliver(
-                    topic_filter, event.message.topic_name, event.message.payload
-                ),
-                on_stream_error=_keep_stream,
-            )
-        else:
-            future, operation = client.subscribe_to_topic_async(
-                topic=topic_filter,
-                on_stream_event=lambda event: self._deliver_local(topic_filter, event),
-                on_stream_error=_keep_stream,
-            )
-        try:
-            future.result(_CALL_TIMEOUT_S)
-        except _NEVER as error:
-            self._note("subscribing to", topic_filter, allowed=False)
-            raise SettingsError(self._not_allowed(f"subscribing to {topic_filter}")) from error
-        except Exception as error:
-            raise UnavailableError(f"greengrass: cannot subscribe to {topic_filter}: {_named(error)}") from error
-        self._note("subscribing to", topic_filter, allowed=True)
-        self._operations[topic_filter] = operation
-
-    def _note(self, what: str, topic: str, *, allowed: bool) -> None:
-        """Remember what the recipe does not allow, until it does."""
-        if allowed:
-            self._forbidden.pop((what, topic), None)
-        elif (what, topic) not in self._forbidden and len(self._forbidden) < _MOST_FORBIDDEN:
-            self._forbidden[what, topic] = None
-            log.error("%s", self._not_allowed(f"{what} {topic}"))
-
-    def _not_allowed(self, what: str) -> str:
-        return f"greengrass {self._side}: the recipe's accessControl does not allow {what}"
-
-    def _deliver_local(self, topic_filter: str, event: Any) -> None:
-        message = event.binary_message or event.json_message
-        payload = message.message if event.binary_message else msgspec.json.encode(message.message)
-        context = message.context
-        self._deliver(topic_filter, context.topic if context is not None else topic_filter, payload)
-
-    def _deliver(self, topic_filter: str, topic: str, payload: bytes | None) -> None:
-        handler = self._handlers.get(topic_filter)
-        if handler is not None:
-            handler(NucleusDelivery(topic, payload or b""))
-
-
-def _keep_stream(error: Exception) -> bool:
-    log.warning("greengrass: an event could not be read: %s", _named(error))
-    return False
-
-
-def _named(error: BaseException) -> str:
-    """An error as one reads it: a nucleus lite sends none but its class."""
-    text = " ".join(str(getattr(error, "message", None) or error).split())
-    return f"{type(error).__name__} {text}".strip()
