@@ -77,8 +77,7 @@ class Records:
 
     def _alarms(self, condition: str, arguments: tuple[Any, ...], limit: int) -> list[AlarmRecord]:
         self._judge.raised_alarms(limit=1)  # has what the judge still holds in memory written first
-        newest = "alarm.raised_ms DESC, alarm.id"
-        return self._read(lambda connection: alarms.select(connection, condition, arguments, newest, limit))
+        return self._read(lambda connection: alarms.select(connection, condition, arguments, alarms.NEWEST, limit))
 
     def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
         try:

@@ -116,6 +116,20 @@ def test_another_alarm_of_the_same_machine_rings(bench):
     assert [(each.state, each.shelved is not None) for each in bench.judge.raised_alarms()] == [("hot", True)]
 
 
+def test_alarms_of_one_millisecond_are_listed_in_the_order_in_which_they_rang(bench):
+    for value in (90.0, 20.0) * 6:
+        bench.put(value, n=int(value))
+    for key in ("m9", "m2", "m5", "m1"):
+        bench.put(90.0, key=key)
+
+    closed_or_open = bench.judge.raised_alarms(closed=True)
+
+    assert [each.key for each in closed_or_open if each.cleared_ms is None] == ["m9", "m2", "m5", "m1"]
+    rang = [each.sequence for each in closed_or_open if each.cleared_ms is not None]
+    assert len(rang) == 6
+    assert rang == sorted(rang, reverse=True)
+
+
 def test_it_comes_back_by_itself_and_is_told_where_it_still_stands(bench):
     shelve(bench)
     bench.put(90.0)

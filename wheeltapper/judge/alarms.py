@@ -20,8 +20,10 @@ _ORDER = (
     f"alarm.cleared_ms IS NOT NULL, alarm.cleared_ms IS NULL AND {SILENT},"
     " alarm.cleared_ms IS NULL AND alarm.acknowledged_ms IS NOT NULL,"
     " (alarm.cleared_ms IS NULL) * coalesce(alarm.severity, 0) DESC,"
-    " CASE WHEN alarm.cleared_ms IS NULL THEN alarm.raised_ms ELSE -alarm.raised_ms END"
+    " CASE WHEN alarm.cleared_ms IS NULL THEN alarm.raised_ms ELSE -alarm.raised_ms END,"
+    " CASE WHEN alarm.cleared_ms IS NULL THEN alarm.sequence ELSE -alarm.sequence END"
 )
+NEWEST = "alarm.raised_ms DESC, alarm.sequence DESC"
 
 
 def read_alarms(connection: sqlite3.Connection, *, closed: bool = False, limit: int = 1000) -> list[AlarmRecord]:

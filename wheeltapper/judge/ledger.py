@@ -278,7 +278,7 @@ def read_action(connection: sqlite3.Connection, action_id: str) -> ActionRecord 
 def recent_alarms(connection: sqlite3.Connection, *, limit: int) -> list[AlarmRecord]:
     """The newest alarms, open or over."""
     rows = connection.execute(
-        f"SELECT {ALARM_COLUMNS} FROM alarm ORDER BY cleared_ms IS NOT NULL, raised_ms DESC LIMIT ?",  # noqa: S608
+        f"SELECT {ALARM_COLUMNS} FROM alarm ORDER BY cleared_ms IS NOT NULL, raised_ms DESC, sequence DESC LIMIT ?",  # noqa: S608
         (limit,),
     )
     return [alarm_record(row) for row in rows]
