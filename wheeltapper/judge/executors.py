@@ -24,7 +24,7 @@ class BrokerExecutor:
     def execute(self, action: Action, settled: Settled) -> None:
         """Delivered when the broker has acknowledged; its absence uses up no attempt, a refusal does or parks it."""
         topic = topic_of(self._topic, action.thing) if self._topic else action.target
-        if not topic or _WILDCARDS & set(topic):
+        if not topic or not _WILDCARDS.isdisjoint(topic):
             raise MessageError(f"topic {topic!r}: cannot be published on")
         if not self._transport.connected:
             settled(Result("away", "broker: not connected"))
