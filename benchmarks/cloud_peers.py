@@ -28,12 +28,17 @@ def _echo(port: int, results: Any) -> None:
             client.send(publish(f"{ECHOED}/back", content, number))
 
 
-@contextlib.contextmanager
-def echoing(site: Site) -> Iterator[None]:
+def echoing(site: Site) -> contextlib.AbstractContextManager[None]:
     """A client in a process of its own sends back what is published under ``ECHOED``, and keeps nothing."""
+    return _beside(site, _echo)
+
+
+@contextlib.contextmanager
+def _beside(site: Site, target: Any, *more: Any) -> Iterator[None]:
+    """A client in a process of its own, ready when this begins and ended with it."""
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
-    process = context.Process(target=_echo, args=(site.broker_port, results))
+    process = context.Process(target=target, args=(site.broker_port, results, *more))
     process.start()
     results.get()
     try:
@@ -205,14 +210,8 @@ def _await(site: Site, ready: Callable[[], bool]) -> None:
 def measure_peers_latency(site: Site, seconds: float = 4.0, rate: int = 1000) -> dict[str, float]:
     """Milliseconds from publishing to hearing the state change from peers that keep everything in memory."""
     times = {}
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    peer = context.Process(target=_peer_subscriber, args=(site.broker_port, results, 1 << 60))
-    peer.start()
-    results.get()
-    times["paho_transitions"] = round_trips(site, "wt/+/state", seconds, rate)
-    peer.terminate()
-    peer.join()
+    with _beside(site, _peer_subscriber, 1 << 60):
+        times["paho_transitions"] = round_trips(site, "wt/+/state", seconds, rate)
     if (program := find_node_red()) is not None:
         with contextlib.closing(NodeRed(site.folder / "node-red-too", program, site.broker_port)):
             _drain_node_red(site, 2 * COUNT_EVERY)

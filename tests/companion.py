@@ -4,13 +4,16 @@ import contextlib
 import http.client
 import json
 import logging
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.loopback import wait_for_port
+from tests.loopback import free_port, wait_for_port
 from wheeltapper.clock import Clock, SystemClock
 from wheeltapper.transport import Transport
 from wheeltapper_cloud.serve import Companion, http_server
@@ -67,6 +70,30 @@ def serving(
             thread.join(20)
         listener.close()
         companion.close()
+
+
+def start(port: int, data_dir: Path) -> subprocess.Popen[bytes]:
+    """A companion in a process of its own, once it listens."""
+    command = [sys.executable, "-m", "wheeltapper.cli", "cloud", "serve"]
+    server = subprocess.Popen(
+        [*command, "--port", str(port), "--data-dir", str(data_dir)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for_port(port, 60.0)
+    return server
+
+
+@contextlib.contextmanager
+def in_own_process(data_dir: Path, ending: signal.Signals) -> Iterator[Served]:
+    """Serve in a process of its own, which a signal ends with the block."""
+    port = free_port()
+    server = start(port, data_dir)
+    try:
+        yield Served(None, port)  # type: ignore[arg-type]  # it is in another process
+    finally:
+        server.send_signal(ending)
+        server.wait(60)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,9 @@
 """A broker that speaks MQTT 3.1.1, and hangs up on what it forbids."""
 
+import contextlib
 import socketserver
+import threading
+from collections.abc import Iterator
 from typing import cast
 
 from wheeltapper.transport.mqtt_packets import CONNACK, PUBACK, PUBLISH, SUBACK, Splitter, answer, read_publish
@@ -36,3 +39,12 @@ class HangingUp(socketserver.ThreadingTCPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Session)
         self.heard: list[str] = []
+
+
+@contextlib.contextmanager
+def hanging_up() -> Iterator[HangingUp]:
+    """Such a broker, until the block ends."""
+    with HangingUp() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()

@@ -1,7 +1,6 @@
 """An action on which the broker hangs up, beside others: it is found out and parked, and everything else goes on."""
 
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 
 from tests.companion import serving
 from tests.core.judging import deployment
-from tests.hanging_up import HangingUp
+from tests.hanging_up import HangingUp, hanging_up
 from tests.loopback import wait_until
 from wheeltapper import inquiry
 from wheeltapper.cli import main
@@ -52,10 +51,8 @@ MODEL: dict[str, Any] = {
 
 @pytest.fixture
 def broker() -> Iterator[HangingUp]:
-    with HangingUp() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with hanging_up() as server:
         yield server
-        server.shutdown()
 
 
 @pytest.mark.parametrize("client", ["bulk", "paho"])

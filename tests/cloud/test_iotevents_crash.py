@@ -5,13 +5,11 @@ import http.client
 import json
 import os
 import random
-import subprocess
-import sys
 import threading
-from pathlib import Path
 from typing import Any
 
-from tests.loopback import free_port, wait_for_port
+from tests.companion import start
+from tests.loopback import free_port
 
 KILLS = 60 if os.environ.get("WHEELTAPPER_LONG") else 3
 CLIENTS = 4
@@ -94,17 +92,6 @@ def call(port: int, method: str, uri: str, body: Any = None) -> tuple[int, Any]:
         return response.status, json.loads(text) if text else None
     finally:
         connection.close()
-
-
-def start(port: int, data_dir: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "wheeltapper.cli", "cloud", "serve"]
-    server = subprocess.Popen(
-        [*command, "--port", str(port), "--data-dir", str(data_dir)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    wait_for_port(port, 60.0)
-    return server
 
 
 def test_models_stand_as_answered_whenever_the_server_is_killed(tmp_path):

@@ -1,13 +1,12 @@
 """What operators see and do when they shelve alarms of either kind, over HTTP and at the command line."""
 
 import json
+import signal
 
 import pytest
 
-from tests.cloud.test_iotevents_crash import start
-from tests.companion import Served, serving
+from tests.companion import in_own_process, serving
 from tests.core.judging import ALARM, MODEL, Bench, deployment
-from tests.loopback import free_port
 from wheeltapper import journal
 from wheeltapper.cli import main
 from wheeltapper.judge import AlarmOperation, DetectorUpdate, Message, ShelfOperation
@@ -316,18 +315,12 @@ def test_a_detector_is_shown_with_what_of_it_is_laid_aside(cloud, capsys):
 def test_what_is_shelved_survives_kill_9(tmp_path):
     seen = []
     for first in (True, False):
-        port = free_port()
-        server = start(port, tmp_path)
-        cloud = Served(None, port)  # type: ignore[arg-type]  # a process of its own
-        try:
+        with in_own_process(tmp_path, signal.SIGKILL) as cloud:
             if first:
                 fill(cloud)
                 for alarm in cloud.call("GET", "/wheeltapper/alarms")[1]["alarms"]:
                     cloud.call("POST", f"/wheeltapper/alarms/{alarm['id']}/shelve", {"by": "ada", "snooze_s": 3600})
             seen.append((cloud.call("GET", "/wheeltapper/alarms")[1], cloud.call("GET", "/wheeltapper/shelf")[1]))
-        finally:
-            server.kill()
-            server.wait(60)
 
     assert seen[0] == seen[1]
     alarms, shelf = seen[1]

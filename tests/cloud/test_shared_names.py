@@ -5,10 +5,8 @@ import signal
 
 import pytest
 
-from tests.cloud.test_iotevents_crash import start
 from tests.cloud.test_iotevents_edges import ATTRIBUTES, AWAKE, DEFINITION, EVENT, ROLE, RULE, put
-from tests.companion import Served, serving
-from tests.loopback import free_port
+from tests.companion import Served, in_own_process, serving
 from wheeltapper.cli import main
 
 FLOW = {**AWAKE, "acknowledgeFlow": {"enabled": True}}
@@ -92,17 +90,11 @@ def test_the_end_of_the_alarm_model_leaves_the_detector_alone(tmp_path):
 def test_both_stand_after_a_restart_where_they_stood(tmp_path, ending):
     seen = []
     for first in (True, False):
-        port = free_port()
-        server = start(port, tmp_path)
-        cloud = Served(None, port)  # type: ignore[arg-type]  # a process of its own
-        try:
+        with in_own_process(tmp_path, ending) as cloud:
             if first:
                 fill(cloud)
                 acknowledge(cloud)
             seen.append((states(cloud), open_alarms(cloud)))
-        finally:
-            server.send_signal(ending)
-            server.wait(30)
 
     assert seen == [(("A", "ACKNOWLEDGED"), [("alarm", "m", "ACKNOWLEDGED"), ("detector", "m", "A")])] * 2
 

@@ -1,13 +1,12 @@
 """The sender beside brokers that hang up on what they forbid, and one that says so."""
 
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.hanging_up import HangingUp
+from tests.hanging_up import HangingUp, hanging_up
 from tests.loopback import free_port, wait_for_port, wait_until
 from wheeltapper import inquiry
 from wheeltapper.outbox import Outbox, Put
@@ -18,10 +17,8 @@ from wheeltapper.transport.settings import BrokerSettings, Client, open_transpor
 
 @pytest.fixture
 def broker() -> Iterator[HangingUp]:
-    with HangingUp() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with hanging_up() as server:
         yield server
-        server.shutdown()
 
 
 def drained(folder: Path, port: int, client: Client, puts: list[Put], left: int = 0) -> Path:
